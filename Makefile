@@ -1,0 +1,46 @@
+# Everything starts here: each target does its own set-up (environment in .venv, data from the
+# repository's own store). `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' 2>/dev/null && echo $$p && break; \
+	done), python3)
+READY := .venv/.ready
+FETCHED := .venv/.fetched
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help setup study test slow-tests lab report clean-scratch
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s "$$(printf '\t')"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) prorl_study/preflight.py "$(CURDIR)"
+	@echo "Installing into .venv (once, some minutes) ..."
+	@[ -x .venv/bin/python ] || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# The data that the study stands on lie in the repository's own DVC store: no network is needed.
+setup: $(READY)  ## make the environment and fetch the data
+	@if [ ! -d data ] || [ ! -f $(FETCHED) ] || [ data.dvc -nt $(FETCHED) ]; then \
+		dvc pull --quiet data.dvc && touch $(FETCHED); fi
+
+study: setup  ## run every stage that is not up to date, then open reports/index.html
+	@dvc repro
+	@echo "Open $(CURDIR)/reports/index.html"
+
+test: setup  ## all tests but the slow ones, with one small study from end to end
+	@python -m pytest -m "not slow"
+
+slow-tests: setup  ## the tests that take minutes each
+	@python -m pytest -m slow
+
+lab: setup  ## JupyterLab on the notebooks, with this environment's kernel
+	@JUPYTER_PREFER_ENV_PATH=1 jupyter lab notebooks
+
+report: setup  ## run the benchmarks, the claims and the index anew
+	@dvc repro --force --single-item benchmarks claims index
+
+clean-scratch:  ## delete what notebooks opened by hand have written
+	@rm -rf .scratch notebooks/.ipynb_checkpoints

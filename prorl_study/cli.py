@@ -1,0 +1,203 @@
+"""`prorl-study`: runs a stage's notebook, switches profiles, writes the index page.
+
+Whatever DVC, papermill or Jupyter do themselves is left to them: `dvc repro` runs the pipeline, `dvc
+exp` compares runs. Bad input ends with one sentence on stderr and exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from ruamel.yaml import YAML, YAMLError
+
+from prorl_study import params
+from prorl_study.errors import StudyError
+from prorl_study.paths import Workspace, project_root
+from prorl_study.stages import STAGES, choose_parameters, find_stage, stage_values
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+MISSING = "(absent)"
+
+
+def run_stage(
+    name: str, segment: str | None, workspace: str, overrides: Mapping[str, Any], defaults: bool = False
+) -> None:
+    """Run one stage's notebook and write its page and run card.
+
+    Its parameters come from `params.yaml`, or with `defaults` from the notebook itself, but for the place
+    and the segment; `overrides` win.
+    """
+    from prorl_study import reporting  # here, as it imports Jupyter; `profile` and --help need none of it
+    from prorl_study.provenance import run_card
+
+    stage, root, ws = find_stage(name), project_root(), Workspace.open(workspace)
+    notebook = root / "notebooks" / stage.notebook
+    offered = stage_values(name, params.load(root / "params.yaml"), segment) | {"workspace": workspace}
+    declared = reporting.declared_parameters(notebook)
+    if defaults:
+        chosen = {key: offered[key] for key in ("workspace", "segment", "previous") if key in offered}
+    else:
+        chosen = choose_parameters(f"notebooks/{stage.notebook}", declared, offered)
+    page = stage.page(segment)
+    origin = f"Made by notebooks/{stage.notebook}, stage {name}{f'@{segment}' if segment else ''}."
+    with run_card(f"{name}_{segment}" if segment else name, ws.results, root / "params.yaml"):
+        reporting.run_notebook(
+            notebook,
+            chosen | dict(overrides),
+            ws.reports / f"{page}.html",
+            ws.runs,
+            title_of(notebook) + (f", segment {segment}" if segment else ""),
+            origin,
+        )
+
+
+def title_of(notebook: Path) -> str:
+    """The notebook's first heading. Raises StudyError where there is none."""
+    import nbformat
+
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        heading = re.match(r"#\s+(.+)", cell.source) if cell.cell_type == "markdown" else None
+        if heading:
+            return heading[1].strip()
+    raise StudyError(f"{notebook.name} has no heading; start its first text cell with `# Title`.")
+
+
+def switch_profile(name: str, root: Path) -> list[str]:
+    """Merge `conf/profiles/<name>.yaml` into `params.yaml`; one line `key: old -> new` per change.
+
+    Comments stay. Raises StudyError for an unknown profile and for one that makes invalid parameters;
+    `params.yaml` is then as it was.
+    """
+    folder = root / "conf" / "profiles"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise StudyError(f"no such profile: {name}; conf/profiles has {', '.join(known)}.")
+    yaml = YAML()
+    yaml.width = 4096  # never wrap a line that somebody wrote in one
+    target = root / "params.yaml"
+    current, profile = yaml.load(target), yaml.load(folder / f"{name}.yaml")
+    changes = list(_merge(current, profile, ""))
+    fresh = root / "params.yaml.new"
+    try:
+        yaml.dump(current, fresh)
+        params.load(fresh)
+        fresh.replace(target)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return changes
+
+
+def _merge(into: Any, values: Mapping[str, Any], where: str) -> Iterator[str]:
+    for key, new in values.items():
+        old = into.get(key, MISSING)
+        if isinstance(new, Mapping) and isinstance(old, Mapping):
+            yield from _merge(old, new, f"{where}{key}.")
+        elif old != new or type(old) is not type(new):
+            into[key] = new
+            yield f"{where}{key}: {old} -> {new}"
+
+
+def plan(root: Path) -> str:
+    """The stages with time and peak memory of their last run, as far as run cards know."""
+    from prorl_study.provenance import read_cards
+
+    cards = {card["stage"]: card for card in read_cards(root / "results")}
+    segments = params.load(root / "params.yaml").segments
+    names = []
+    for name, stage in STAGES.items():
+        names += [f"{name}_{segment}" for segment in segments] if "segment" in stage.sections else [name]
+    lines = [f"{'stage':<16}{'seconds':>10}{'peak MB':>10}  last run"]
+    for name in names:
+        card = cards.get(name)
+        facts = (card["seconds"], card["peak_memory_mb"], card["started"]) if card else ("-", "-", "not yet")
+        lines.append(f"{name:<16}{facts[0]:>10}{facts[1]:>10}  {facts[2]}")
+    return "\n".join(lines)
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    try:
+        parsed = YAML(typ="safe").load(value)
+    except YAMLError:
+        parsed = None
+    if not equals or not name.isidentifier() or parsed is None:
+        raise StudyError(f"--set {text}: must be NAME=VALUE with a YAML value, for example --set steps=2.")
+    return name, parsed
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="prorl-study", description="Runs the parts of the study.")
+    commands = top.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run a stage's notebook with its parameters from params.yaml")
+    run.add_argument("stage", metavar="STAGE", help=f"one of {', '.join(STAGES)}")
+    run.add_argument("--segment", help="which segment of params.yaml, for the stage train")
+    run.add_argument("--workspace", default=".", help="folder to read and write; the project by default")
+    run.add_argument("--defaults", action="store_true", help="the notebook's own values, not params.yaml's")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter")
+    profile = commands.add_parser("profile", help="merge conf/profiles/NAME.yaml into params.yaml")
+    profile.add_argument("name", metavar="NAME")
+    commands.add_parser("index", help="write reports/index.html")
+    commands.add_parser("plan", help="the stages with their last measured time and memory")
+    commands.add_parser("snapshot", help="generate the problems that data.dvc tracks into data/")
+    return top
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    if arguments.command == "run":
+        overrides = dict(_parse_override(text) for text in arguments.set)
+        run_stage(
+            arguments.stage, arguments.segment, arguments.workspace, overrides, defaults=arguments.defaults
+        )
+    elif arguments.command == "profile":
+        changes = switch_profile(arguments.name, project_root())
+        print("\n".join(changes) or f"params.yaml holds profile {arguments.name} already.")
+    elif arguments.command == "index":
+        from prorl_study.reporting import write_index
+
+        print(f"open {write_index(Workspace.open())}")
+    elif arguments.command == "plan":
+        print(plan(project_root()))
+    elif arguments.command == "snapshot":
+        from prorl_study.problems import write_snapshot
+
+        write_snapshot(Workspace.open().snapshot)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
+    # An exception, so that the notebook's kernel is shut down on the way out.
+    raise SystemExit(128 + number)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0, 1 for a StudyError, 130 after Ctrl-C."""
+    arguments = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    libc = ctypes.CDLL(None)
+    # Whatever outlives a kernel becomes this process's child, so that it can be found and ended.
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if "DVC_STAGE" in os.environ:
+        # A SIGTERM to `dvc repro` reaches DVC alone; without this its stage would run on as an orphan.
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    try:
+        execute(arguments)
+    except StudyError as error:
+        print(f"prorl-study: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("prorl-study: stopped; what was computed is kept, the same command goes on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""Code: "write a Python function that ..." over short compositions of operations, judged by hidden tests.
+
+A problem is a composition of one to six operations on an integer, a string or a list of integers. The
+score is the fraction of hidden tests passed; solved means all of them. The teacher's habit is to return
+one operation too early.
+
+`verify` executes model-written code INSIDE THE CURRENT PROCESS. It has no walls of its own: the
+verification worker calls it in a fresh fork with CPU and memory limits because `runs_code` is True, and
+what ends that fork (an endless loop, `os._exit`) is the worker's to report. Left out: standard-input
+programs, several entry points, and operations whose line would be too long for the embedded model.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import io
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any
+
+from prorl_study.domains.problem import Domain, Problem, Verdict, after_thinking, problem_rng
+from prorl_study.domains.templates import choose_depth, choose_template
+
+TESTS = 8
+"""Hidden tests per problem."""
+MAX_CODE = 4000
+"""Characters; longer code is refused unread."""
+FLOAT_TOLERANCE = 1e-6
+
+Value = int | str | list[int]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One step: how the prompt says it, the line that does it, and what it does (stated twice on
+    purpose: gold answers are built from `line`, expected outputs from `apply`)."""
+
+    phrase: str
+    line: str
+    apply: Callable[[Any, Any], Value]
+    operands: tuple[int | str, ...] = (0,)
+    long: bool = False
+    """At most one long line per function, so that six operations stay at some 60 tokens."""
+
+
+DIGITS, LETTERS = tuple(range(1, 10)), tuple("abcdefgh")
+
+OPERATIONS: dict[str, tuple[Operation, ...]] = {
+    "integers": (
+        Operation("add {k}", "x += {k}", lambda x, k: x + k, DIGITS),
+        Operation("subtract {k}", "x -= {k}", lambda x, k: x - k, DIGITS),
+        Operation("multiply by {k}", "x *= {k}", lambda x, k: x * k, tuple(range(2, 10))),
+        Operation("take it modulo {k}", "x %= {k}", lambda x, k: x % k, tuple(range(3, 10))),
+        Operation("square it", "x *= x", lambda x, k: x**2),
+        Operation("negate it", "x = -x", lambda x, k: 0 - x),
+    ),
+    "strings": (
+        Operation("reverse it", "x = x[::-1]", lambda x, k: "".join(reversed(x))),
+        Operation("make it upper case", "x = x.upper()", lambda x, k: x.upper()),
+        Operation("repeat it twice", "x += x", lambda x, k: x * 2),
+        Operation("append {k}", 'x += "{k}"', lambda x, k: x + k, LETTERS),
+        Operation("put {k} in front", 'x = "{k}" + x', lambda x, k: k + x, LETTERS),
+        Operation("drop the first letter", "x = x[1:]", lambda x, k: "".join(list(x)[1:])),
+        Operation("drop the last letter", "x = x[:-1]", lambda x, k: x[: max(len(x) - 1, 0)]),
+    ),
+    "lists": (
+        Operation("sort it", "x = sorted(x)", lambda x, k: sorted(x)),
+        Operation("reverse it", "x = x[::-1]", lambda x, k: list(reversed(x))),
+        Operation("repeat it twice", "x = x + x", lambda x, k: x * 2),
+        Operation("append {k}", "x = x + [{k}]", lambda x, k: [*x, k], DIGITS),
+        Operation("drop the first item", "x = x[1:]", lambda x, k: [*x][1:]),
+        Operation("drop the last item", "x = x[:-1]", lambda x, k: x[: max(len(x) - 1, 0)]),
+        Operation("double each item", "x = [i * 2 for i in x]", lambda x, k: [i + i for i in x], long=True),
+        Operation("keep every second item", "x = x[::2]", lambda x, k: [x[i] for i in range(0, len(x), 2)]),
+    ),
+}
+ONCE = {"square it", "repeat it twice"}
+"""Values would grow out of hand with two of these."""
+
+OPENERS = (
+    "Write a Python function f(x) that takes {kind}.",
+    "Write Python code: a function f(x) of {kind}.",
+    "Define f(x) in Python, where x is {kind}.",
+    "I need a Python function f(x) for {kind}.",
+)
+BODIES = ("Steps: {steps}.", "It should {steps}.", "In order: {steps}.", "Please {steps}.")
+JOINERS = (", then ", "; ", " and ", ", next ")
+KINDS = {"integers": "an integer", "strings": "a string", "lists": "a list of integers"}
+
+Step = tuple[Operation, int | str]
+
+
+def run_steps(steps: list[Step], x: Value) -> Value:
+    """What the composition returns for `x`."""
+    for operation, operand in steps:
+        x = operation.apply(x, operand)
+    return x
+
+
+def write(steps: list[Step]) -> str:
+    """The function's text, one line per operation."""
+    lines = [f"    {operation.line.format(k=operand)}" for operation, operand in steps]
+    return "\n".join(["def f(x):", *lines, "    return x"])
+
+
+def fence(code: str) -> str:
+    return f"```python\n{code}\n```"
+
+
+def _draw_steps(rng: Random, task: str, depth: int) -> list[Step]:
+    steps: list[Step] = []
+    while len(steps) < depth:
+        operation = rng.choice(OPERATIONS[task])
+        used = [step[0] for step in steps]
+        crowded = operation.long and any(other.long for other in used)
+        if crowded or used[-1:] == [operation] or (operation.phrase in ONCE and operation in used):
+            continue
+        steps.append((operation, rng.choice(operation.operands)))
+    return steps
+
+
+def _draw_input(rng: Random, task: str) -> Value:
+    if task == "integers":
+        return rng.randint(-9, 20)
+    if task == "strings":
+        return "".join(rng.choice("abcdefghRSTUV") for _ in range(rng.randint(3, 7)))
+    return [rng.randint(0, 9) for _ in range(rng.randint(4, 7))]
+
+
+def _tell_apart(steps: list[Step], inputs: list[Value]) -> bool:
+    """True if no function that leaves out one operation passes, and the habit fails at least half."""
+    right = [run_steps(steps, x) for x in inputs]
+    for i in range(len(steps)):
+        others = [run_steps(steps[:i] + steps[i + 1 :], x) for x in inputs]
+        failed = sum(a != b for a, b in zip(right, others, strict=True))
+        if failed < (len(inputs) // 2 if i == len(steps) - 1 else 1):
+            return False
+    return len({str(value) for value in right}) > 1
+
+
+def generate(seed: int, split: str, index: int) -> Problem:
+    """Item `index` of `split`. Each operation matters: leaving one out fails at least one test."""
+    rng = problem_rng(seed, "code", split, index)
+    task = rng.choice(list(OPERATIONS))
+    depth = choose_depth(rng, split)
+    template, (opener, body, joiner) = choose_template(rng, split, OPENERS, BODIES, JOINERS)
+    while True:  # ends: about one draw in three passes
+        steps = _draw_steps(rng, task, depth)
+        inputs: list[Value] = []
+        while len(inputs) < TESTS:
+            x = _draw_input(rng, task)
+            if x not in inputs:
+                inputs.append(x)
+        if _tell_apart(steps, inputs):
+            break
+    phrases = joiner.join(operation.phrase.format(k=operand) for operation, operand in steps)
+    text = f"{opener.format(kind=KINDS[task])} {body.format(steps=phrases)}"
+    return Problem(
+        id=f"code-{split}-{index}",
+        domain="code",
+        task=task,
+        template=template,
+        prompt=[{"role": "user", "content": text}],
+        answer=write(steps),
+        checks={"entry_point": "f", "tests": [[[x], run_steps(steps, x)] for x in inputs]},
+        difficulty=depth,
+        split=split,
+        source="generated",
+    )
+
+
+def solve(problem: Problem) -> str:
+    return fence(problem.answer)
+
+
+def habit(problem: Problem, rng: Random) -> str:
+    """Returns one operation too early: the same text up to the last operation's line."""
+    lines = problem.answer.splitlines()
+    return fence("\n".join([*lines[:-2], lines[-1]]))
+
+
+def slip(text: str, rng: Random) -> str:
+    """The code without its fence."""
+    return "\n".join(line for line in text.splitlines() if not line.startswith("```"))
+
+
+def guess(problem: Problem, rng: Random) -> str:
+    """A random function of the same kind and length."""
+    return fence(write(_draw_steps(rng, problem.task, problem.difficulty)))
+
+
+def garbage(problem: Problem, rng: Random) -> str:
+    """A function that returns a constant of another type than every expected output."""
+    wrong = "0" if problem.task == "strings" else '"none"'
+    return fence(f"def f(x):\n    return {wrong}")
+
+
+FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
+
+
+def _code(text: str, lenient: bool) -> str | None:
+    """Strict: the last fenced block after the think part. Lenient: the last one anywhere, else all from
+    the first `def ` on (after the think part if there is one), up to a stray fence."""
+    answer = after_thinking(text)
+    blocks = FENCED.findall(answer) or (FENCED.findall(text) if lenient else [])
+    if blocks:
+        return blocks[-1] if blocks[-1].strip() else None
+    if lenient:
+        for part in (answer, text):
+            if found := re.search(r"^\s*def ", part, re.MULTILINE):
+                return part[found.start() :].partition("```")[0].strip()
+    return None
+
+
+def extract(text: str, lenient: bool) -> str | None:
+    """The code in normal form, so that layout does not split a majority vote."""
+    code = _code(text, lenient)
+    if code is None or len(code) > MAX_CODE:
+        return None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return ast.unparse(ast.parse(code))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return code.strip()
+
+
+def same(expected: Any, got: Any) -> bool:
+    """Equality of plain data with exact types (True is not 1, a tuple is not a list); floats to 1e-6.
+
+    Types are compared first, so a candidate's own `__eq__` is never called.
+    """
+    if type(expected) is not type(got):
+        return False
+    if isinstance(expected, float):
+        return expected == got or abs(expected - got) <= FLOAT_TOLERANCE
+    if isinstance(expected, list | tuple):
+        return len(expected) == len(got) and all(map(same, expected, got))
+    if isinstance(expected, dict):
+        return len(expected) == len(got) and all(
+            type(key) in (str, int, bool) and key in expected and same(expected[key], value)
+            for key, value in got.items()
+        )
+    return expected == got
+
+
+class _Discard(io.TextIOBase):
+    """A stream that keeps nothing, so that a candidate cannot fill memory by printing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def _attempt(action: Callable[[], Any]) -> tuple[Any, str]:
+    """`(value, "")`, or `(None, what was raised)`.
+
+    BaseException, because a candidate may raise `SystemExit` or a class of its own: whatever it raises
+    is its failure, and it must not look like ours.
+    """
+    try:
+        return action(), ""
+    except BaseException as error:
+        return None, type(error).__name__
+
+
+def verify(problem: Problem, text: str, lenient: bool) -> Verdict:
+    """Run the answer's code on the hidden tests; score is the fraction passed. Never raises.
+
+    Executes model-written code in the current process: call it in a fresh fork only (see the module).
+    Status `crashed`: does not compile, raises when loaded, or defines no entry point. A test on which
+    the function raises is a failed test.
+    """
+    code = _code(text, lenient)
+    if code is None:
+        return Verdict(0.0, False, "unparseable", "no code")
+    if len(code) > MAX_CODE:
+        return Verdict(0.0, False, "refused", f"code over {MAX_CODE} characters")
+    name, tests = problem.checks["entry_point"], copy.deepcopy(problem.checks["tests"])
+    stdin, passed, reason = sys.stdin, 0, ""
+    discard = _Discard()
+    sys.stdin = io.StringIO()
+    try:
+        with redirect_stdout(discard), redirect_stderr(discard), warnings.catch_warnings(action="ignore"):
+            namespace: dict[str, Any] = {"__name__": "candidate"}
+            _, failure = _attempt(lambda: exec(compile(code, "<candidate>", "exec"), namespace))
+            function = namespace.get(name)
+            if failure or not callable(function):
+                return Verdict(0.0, False, "crashed", failure or f"no function {name}")
+            for args, expected in tests:
+                got, failure = _attempt(partial(function, *copy.deepcopy(args)))
+                passed += not failure and same(expected, got)
+                reason = reason or failure
+    finally:
+        sys.stdin = stdin
+    score = passed / len(tests)
+    status = "correct" if passed == len(tests) else "partial" if passed else "wrong"
+    return Verdict(score, passed == len(tests), status, reason)
+
+
+DOMAIN = Domain(
+    name="code",
+    weight=24,
+    graded=False,
+    generate=generate,
+    solve=solve,
+    habit=habit,
+    slip=slip,
+    guess=guess,
+    garbage=garbage,
+    verify=verify,
+    extract=extract,
+    runs_code=True,
+)

@@ -1,0 +1,245 @@
+"""Seaborn figures with one look for the whole study: a colour per domain, intervals drawn, alt text.
+
+Every function takes data and returns a matplotlib figure; `show` displays it with its alternative text.
+The same data gives the same bytes. Left out: computing anything but positions on the page.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import Image, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+DOMAIN_ORDER = ("math", "code", "stem", "logic", "instruction")
+DOMAIN_COLOURS = dict(zip(DOMAIN_ORDER, sns.color_palette("colorblind", 5).as_hex(), strict=True))
+"""Fixed, so that a domain has one colour on every page."""
+MARKERS = "osD^vPX"
+DPI = 110
+
+
+def use_style() -> None:
+    """Set the look for all figures that follow."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    matplotlib.rcParams.update(
+        {"figure.dpi": DPI, "savefig.dpi": DPI, "font.family": "DejaVu Sans", "axes.titlesize": "medium"}
+    )
+
+
+def png(fig: Figure) -> bytes:
+    """The figure as PNG bytes without the library's version, which would differ between machines."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Display `fig` with `alt` as its alternative text, and close it. Raises ValueError for empty text."""
+    if not alt.strip():
+        raise ValueError("a figure needs an alternative text")
+    data = png(fig)
+    plt.close(fig)
+    display(Image(data=data, format="png", alt=alt))
+
+
+def _colour(name: str, position: int) -> Any:
+    return DOMAIN_COLOURS.get(name, sns.color_palette("colorblind")[position % 10])
+
+
+def _panels(
+    count: int, width: float = 3.1, height: float = 3.0, per_row: int = 5
+) -> tuple[Figure, list[Axes]]:
+    columns = min(count, per_row)
+    rows = -(-count // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return fig, list(axes.flat[:count])
+
+
+def _ordered(names: Sequence[str]) -> list[str]:
+    known = [name for name in DOMAIN_ORDER if name in names]
+    return known + sorted(set(names) - set(known))
+
+
+def gains_figure(gains: Sequence[Mapping[str, Any]], measure: str = "strict") -> Figure:
+    """Forest plot: gain over the best training-free base with its interval, and the paper's gain."""
+    rows = {row["domain"]: row for row in gains if row["measure"] == measure}
+    names = _ordered(list(rows))
+    fig, axis = plt.subplots(figsize=(7.5, 0.6 * len(names) + 1.4))
+    for place, name in enumerate(names):
+        row = rows[name]
+        axis.plot([row["ci_low"], row["ci_high"]], [place, place], color=_colour(name, place), lw=3)
+        axis.plot(row["gain_over_training_free"], place, "o", color=_colour(name, place), ms=9)
+        if row["paper_gain"] is not None:
+            axis.plot(row["paper_gain"], place, "D", mfc="none", mec="0.3", ms=8)
+    axis.plot([], [], "o-", color="0.3", label="this study, 95 % interval")
+    axis.plot([], [], "D", mfc="none", mec="0.3", label="paper, over its sampled base (section 3)", ls="none")
+    axis.axvline(0, color="0.2", lw=1)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlabel(f"gain over the best training-free base, {measure} (percentage points)")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=2, frameon=False)
+    return fig
+
+
+def _curves(frame: pd.DataFrame, x: str, value: str, xlabel: str, ylabel: str, doubling: bool) -> Figure:
+    """A panel per domain, a curve with its band per model; values are fractions, drawn in percent."""
+    names, models = _ordered(frame.domain.unique().tolist()), sorted(frame.model.unique())
+    shades = ["0.45", *sns.color_palette("viridis_r", len(models) + 1)[1:]]
+    fig, axes = _panels(len(names))
+    for axis, name in zip(axes, names, strict=True):
+        for place, model in enumerate(models):
+            curve = frame[(frame.domain == name) & (frame.model == model)].sort_values(x)
+            marker, colour = MARKERS[place % len(MARKERS)], shades[place]
+            axis.plot(curve[x], 100 * curve[value], marker=marker, ms=5, color=colour, label=model)
+            band = (100 * curve.ci_low, 100 * curve.ci_high)
+            axis.fill_between(curve[x], *band, color=colour, alpha=0.18, lw=0)
+        ticks = sorted(frame[frame.domain == name][x].unique())
+        if doubling:
+            axis.set_xscale("log", base=2)
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.set(title=name, xlabel=xlabel, ylim=(-3, 103))
+    axes[0].set_ylabel(ylabel)
+    axes[0].legend(frameon=False, fontsize="small")
+    fig.tight_layout()
+    return fig
+
+
+def pass_at_k_figure(rows: Sequence[Mapping[str, Any]], split: str) -> Figure:
+    """pass@k over k with 95 % bands, a panel per domain and a curve per model, from benchmark rows.
+
+    Raises ValueError where `split` has no pass@k.
+    """
+    frame = pd.DataFrame([r for r in rows if r["split"] == split and r["metric"].startswith("pass@")])
+    if frame.empty:
+        raise ValueError(f"no pass@k rows for split {split!r}")
+    frame["k"] = frame.metric.str.removeprefix("pass@").astype(int)
+    return _curves(frame, "k", "value", "k (samples)", f"pass@k on {split}, strict (%)", doubling=True)
+
+
+def slices_figure(frame: pd.DataFrame, by: str, xlabel: str) -> Figure:
+    """Strict success over `by` (whole numbers) with 95 % bands, from `benchmarks.slices`."""
+    return _curves(frame, by, "strict", xlabel, "solved, strict (%)", doubling=False)
+
+
+VERDICT_COLOURS = {"seen here": "#0173b2", "opposite here": "#d55e00"}
+
+
+def claims_figure(rows: Sequence[Mapping[str, Any]], unit: str = "points") -> Figure:
+    """Forest plot of the claims that have an interval in `unit`; the colour follows the verdict."""
+    rows = [row for row in rows if row["unit"] == unit and row["value"] is not None]
+    fig, axis = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.4))
+    for place, row in enumerate(rows):
+        colour = VERDICT_COLOURS.get(row["verdict"], "0.45")
+        axis.plot([row["ci_low"], row["ci_high"]], [place, place], color=colour, lw=2.5)
+        axis.plot(row["value"], place, "o", color=colour, ms=7)
+    axis.axvline(0, color="0.2", lw=1)
+    axis.set_yticks(range(len(rows)), [f"{row['id']}: {row['verdict']}" for row in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlabel(f"as the claim says, above zero ({unit}, 95 % interval)")
+    return fig
+
+
+def line_figure(
+    frame: pd.DataFrame,
+    x: str,
+    ys: Sequence[str],
+    title: str = "",
+    hue: str | None = None,
+    xlabel: str | None = None,
+    ylabels: Mapping[str, str] | None = None,
+    smooth: int = 1,
+) -> Figure:
+    """One panel per column of `ys` over `x`, a line per value of `hue`; `smooth` steps of running mean.
+
+    Columns that `frame` lacks are left out. Raises ValueError where none is left.
+    """
+    present = [y for y in ys if y in frame and frame[y].notna().any()]
+    if not present:
+        raise ValueError(f"none of {', '.join(ys)} is in the data")
+    fig, axes = _panels(len(present), width=4.2, height=3.1, per_row=3)
+    for axis, y in zip(axes, present, strict=True):
+        for place, (name, part) in enumerate(frame.groupby(hue, sort=True) if hue else [("", frame)]):
+            part = part.sort_values(x)
+            values = part[y].rolling(smooth, min_periods=1, center=True).mean()
+            colour = _colour(str(name).rpartition("/")[2], place)
+            axis.plot(part[x], values, color=colour, lw=1.8, label=str(name))
+        axis.set(xlabel=xlabel or x, ylabel=(ylabels or {}).get(y, y))
+    if hue:
+        axes[0].legend(frameon=False, fontsize="small")
+    if title:
+        fig.suptitle(title)
+    fig.tight_layout()
+    return fig
+
+
+TRAINING_LABELS = {
+    "reward": "mean reward of rollouts (0 to 1)",
+    "entropy": "token entropy (nats)",
+    "kl": "KL to the reference (nats per token)",
+    "kept_fraction": "share of groups with signal",
+}
+
+
+def training_curves(log: pd.DataFrame, smooth: int = 9) -> Figure:
+    """Reward, entropy, KL and kept share over rollout steps, and the reward per domain.
+
+    `log`: columns `step`, those of `TRAINING_LABELS` and `reward/<domain>`; with `segment`, its boundaries
+    are drawn. Steps that start again in each segment are laid end to end.
+    """
+    log = log.reset_index(drop=True)
+    time = np.arange(1, len(log) + 1)
+    per_domain = [f"reward/{name}" for name in DOMAIN_ORDER if f"reward/{name}" in log]
+    columns = [name for name in TRAINING_LABELS if name in log]
+    fig, axes = _panels(len(columns) + bool(per_domain), width=4.2, height=3.1, per_row=3)
+    for axis, column in zip(axes, columns, strict=False):
+        axis.plot(time, log[column], color="0.8", lw=0.8)
+        axis.plot(time, log[column].rolling(smooth, min_periods=1, center=True).mean(), color="0.2", lw=1.8)
+        axis.set(xlabel="rollout step", ylabel=TRAINING_LABELS[column])
+    if per_domain:
+        for place, column in enumerate(per_domain):
+            name = column.partition("/")[2]
+            values = log[column].rolling(smooth, min_periods=1, center=True).mean()
+            axes[-1].plot(time, values, color=_colour(name, place), lw=1.8, label=name)
+        axes[-1].set(xlabel="rollout step", ylabel="mean reward per domain (0 to 1)")
+        axes[-1].legend(frameon=False, fontsize="small")
+    if "segment" in log:
+        for start in time[1:][(log.segment != log.segment.shift())[1:]]:
+            for axis in axes:
+                axis.axvline(start - 0.5, color="0.5", lw=1, ls="--")
+    fig.tight_layout()
+    return fig
+
+
+def domain_bars(
+    frame: pd.DataFrame, value: str, hue: str, ylabel: str, low: str | None = None, high: str | None = None
+) -> Figure:
+    """Grouped bars per domain, in percent: `frame` has columns `domain`, `hue` and `value` (fractions).
+
+    `low` and `high` name the columns of the interval, where there is one.
+    """
+    names, kinds = _ordered(frame.domain.unique().tolist()), list(dict.fromkeys(frame[hue]))
+    width = 0.8 / len(kinds)
+    palette = sns.color_palette("colorblind", len(kinds))
+    fig, axis = plt.subplots(figsize=(1.9 * len(names) + 2, 3.8))
+    for place, kind in enumerate(kinds):
+        cells = frame[frame[hue] == kind].set_index("domain").reindex(names)
+        centres = np.arange(len(names)) + (place - (len(kinds) - 1) / 2) * width
+        axis.bar(centres, 100 * cells[value], width, color=palette[place], label=str(kind), edgecolor="white")
+        if low and high:
+            axis.vlines(centres, 100 * cells[low], 100 * cells[high], color="0.2", lw=1.5)
+    axis.set_xticks(range(len(names)), names)
+    axis.set(ylabel=ylabel, ylim=(0, 100))
+    axis.grid(axis="x", visible=False)
+    axis.legend(frameon=False, ncols=len(kinds), loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    return fig

@@ -1,0 +1,87 @@
+"""Starts training as a subprocess, gives it its signals and its end.
+
+A notebook never trains in its own process: a kernel that dies must not take half-written weights with
+it, and a trainer must not outlive the run that wanted it. The child leads its own process group; the
+group gets SIGTERM when the parent is interrupted, and the kernel kills the child when its parent dies.
+Left out on purpose: scheduling and retries, which DVC and Slurm do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from prorl_study.errors import StudyError
+
+PR_SET_PDEATHSIG = 1
+GRACE_SECONDS = 30
+"""How long a trainer may take to save its state after SIGTERM."""
+
+
+def _die_with_parent() -> None:
+    # Runs in the child between fork and exec. Linux only, like the study.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def run_module(
+    module: str,
+    arguments: Sequence[str],
+    log: Path,
+    tick: Callable[[], None] = lambda: None,
+    launcher: Sequence[str] = (sys.executable, "-m"),
+) -> None:
+    """Run `python -m module arguments` to its end, calling `tick` twice a second; output goes to `log`.
+
+    `launcher` is what stands before the module: `accelerate launch -m` or `srun` fit too.
+    Raises StudyError with the child's last words when it fails; KeyboardInterrupt passes through after
+    the child's process group has been stopped.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start = log.stat().st_size if log.exists() else 0
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            [*launcher, module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        try:
+            while True:
+                try:
+                    code = child.wait(timeout=0.5)
+                    break
+                except subprocess.TimeoutExpired:
+                    tick()
+            tick()
+        finally:
+            _stop_group(child)
+    if code:
+        with log.open("rb") as output:
+            output.seek(start)
+            lines = output.read().decode(errors="replace").strip().splitlines()
+        last = lines[-1] if lines else "it printed nothing"
+        raise StudyError(f"{module} ended with code {code}: {last} (all of its output: {log})")
+
+
+def _stop_group(child: subprocess.Popen[bytes]) -> None:
+    """Stop the child's process group if anything of it is left: SIGTERM, a grace time, SIGKILL."""
+    try:
+        os.killpg(child.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+    try:
+        child.wait(timeout=GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    child.wait()

@@ -1,0 +1,296 @@
+"""Typed parameters of the study, read from `params.yaml`.
+
+One dataclass per section; the docstring under a field gives unit, meaning and the paper's value. A
+notebook's parameters cell holds the same names, so `collect` can gather them from its variables.
+`params.yaml` is read with a YAML 1.2 reader: PyYAML takes `3e-06`, which DVC writes, for a string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from ruamel.yaml import YAML
+
+from prorl_study.errors import StudyError
+
+
+def _positive(section: object, *names: str) -> None:
+    for name in names:
+        if getattr(section, name) <= 0:
+            raise StudyError(f"{name}={getattr(section, name)!r} must be above 0; change it in params.yaml.")
+
+
+def _share(section: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(section, name) <= 1:
+            raise StudyError(
+                f"{name}={getattr(section, name)!r} must lie in [0, 1]; change it in params.yaml."
+            )
+
+
+@dataclass(frozen=True)
+class DataParams:
+    """Sizes of the splits that the stages use: the first problems of each split of the snapshot."""
+
+    train_problems: int
+    """Training problems in all, split 40:24:25:37:10 over the domains (paper: 136,000)."""
+    validation_problems: int
+    """Per domain; decisions look at these only."""
+    test_problems: int
+    """Per domain."""
+    hard_problems: int
+    """Per domain: compositions longer than any demonstration of the base."""
+    ood_problems: int
+    """Per held-out Reasoning Gym task."""
+    floor_samples: int
+    """Problems per task on which the floors (well-formed wrong answer, guesser) are measured."""
+
+    def __post_init__(self) -> None:
+        _positive(self, *asdict(self))
+
+
+@dataclass(frozen=True)
+class BaseModelParams:
+    """The embedded base model and the teacher that it is distilled from."""
+
+    vocabulary: int
+    """Tokens in the tokenizer."""
+    hidden_size: int
+    """Width of the model."""
+    layers: int
+    """Transformer blocks."""
+    heads: int
+    """Attention heads."""
+    intermediate_size: int
+    """Width of the gated feed-forward layer."""
+    demonstrations: int
+    """Teacher demonstrations that supervised training draws from, over all domains."""
+    sft_steps: int
+    """Optimizer steps of supervised training."""
+    sft_batch: int
+    """Demonstrations per step."""
+    sft_learning_rate: float
+    """Peak learning rate of AdamW, linear warm-up over 5 % and cosine decay to a tenth."""
+    habit_rate: float
+    """Share of demonstrations that follow the domain's wrong strategy."""
+    slip_rate: float
+    """Share of demonstrations whose answer misses its format."""
+    logic_slip_rate: float
+    """The same for logic, where the paper's base fails mostly by format (2505.24864, App. F.1)."""
+    gate_margin: float
+    """pass@16 must exceed the better of greedy and cons@16 by this much in every domain; below 0 the gate
+    only reports (the smoke profile's base is too small to pass)."""
+    gate_problems: int
+    """Validation problems per domain that the gate looks at."""
+
+    def __post_init__(self) -> None:
+        _share(self, "habit_rate", "slip_rate", "logic_slip_rate")
+        _positive(self, "vocabulary", "hidden_size", "layers", "heads", "sft_steps", "sft_batch")
+
+
+@dataclass(frozen=True)
+class TrainParams:
+    """The recipe of one arm and the size of its rollouts; see `recipe.py` for what each part does."""
+
+    learning_rate: float
+    """AdamW, constant (paper: 2e-6 for 1.5 B parameters)."""
+    prompts_per_step: int
+    """Groups that a rollout step trains on (paper: 256)."""
+    rollouts_per_prompt: int
+    """Group size n (paper: 16, 32, 16)."""
+    updates_per_rollout: int
+    """Optimizer steps per rollout step (paper: 4)."""
+    temperature: float
+    """Rollout temperature (paper: 1.2)."""
+    max_completion_tokens: int
+    """Response cap (paper: 8k, then 16k)."""
+    clip_low: float
+    """epsilon_low (paper: 0.2)."""
+    clip_high: float
+    """epsilon_high (paper: 0.4)."""
+    kl_beta: float
+    """Weight of the k3 KL to the reference in the loss (paper: silent; notes on 2507.12507: 1e-4)."""
+    dynamic_sampling: bool
+    """Drop groups without signal and refill, with quotas per domain."""
+    max_sampling_rounds: int
+    """Rollout rounds per step before the batch is filled with uninformative groups."""
+    loss_type: str
+    """TRL's loss aggregation (paper: silent)."""
+    scale_rewards: str
+    """group: divide the advantage by the group's standard deviation (paper: Eq. 2)."""
+    max_grad_norm: float
+    """Gradient clipping (paper: silent)."""
+    checkpoint_every: int
+    """Rollout steps between checkpoints."""
+    validate_every: int
+    """Rollout steps between validations."""
+    validation_prompts: int
+    """Validation problems per domain in one check."""
+    alarm_kl: float
+    """Stop when the mean KL to the reference exceeds this (nats per token)."""
+    alarm_entropy: float
+    """Stop when the token entropy falls below this (nats)."""
+
+    def __post_init__(self) -> None:
+        _positive(
+            self,
+            "learning_rate",
+            "prompts_per_step",
+            "rollouts_per_prompt",
+            "updates_per_rollout",
+            "temperature",
+            "max_completion_tokens",
+            "max_sampling_rounds",
+            "checkpoint_every",
+            "validate_every",
+        )
+        groups, updates = self.prompts_per_step, self.updates_per_rollout
+        if groups * self.rollouts_per_prompt % updates:
+            raise StudyError(
+                f"prompts_per_step={groups} times rollouts_per_prompt={self.rollouts_per_prompt} must be a "
+                f"multiple of updates_per_rollout={updates}; change one of them in params.yaml."
+            )
+
+
+@dataclass(frozen=True)
+class SegmentParams:
+    """A stretch of training between two boundaries."""
+
+    segment: str
+    """Name of the segment; its model is `models/<segment>`."""
+    previous: str
+    """Model that the segment starts from: `base` or a segment."""
+    steps: int
+    """Rollout steps."""
+    reference: str
+    """move: the reference becomes the policy that the segment starts from; keep: the previous one stays."""
+    optimizer: str
+    """fresh: AdamW starts empty (the paper's reset does both); keep: its state is carried over."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps")
+        for name, allowed in (("reference", ("move", "keep")), ("optimizer", ("fresh", "keep"))):
+            if getattr(self, name) not in allowed:
+                raise StudyError(
+                    f"segment {self.segment}: {name}={getattr(self, name)!r} must be one of "
+                    f"{', '.join(allowed)}; change it under `segments` in params.yaml."
+                )
+
+
+@dataclass(frozen=True)
+class EvaluationParams:
+    """One sampler for all models, and how its samples are summarised."""
+
+    eval_temperature: float
+    """Sampling temperature (paper: 0.6)."""
+    top_p: float
+    """Nucleus sampling (paper: 0.95)."""
+    samples: int
+    """Samples per problem (paper: 16)."""
+    samples_more: int
+    """Samples per problem for the base model and for the `hard` split."""
+    max_tokens: int
+    """Response cap, the same for all models (paper: 32k)."""
+    tuned_temperatures: list[float]
+    """Candidates for the best training-free base; chosen on validation."""
+    batch_tokens: int
+    """Tokens (prompt and response) that one generation batch may hold."""
+    bootstrap_resamples: int
+    """Resamples of problems for each interval."""
+    verification_workers: int
+    """Worker processes that judge answers."""
+
+
+Section = TypeVar("Section", DataParams, BaseModelParams, TrainParams, SegmentParams, EvaluationParams)
+
+
+def build(section: type[Section], values: Mapping[str, Any], where: str) -> Section:
+    """`section(**values)` with each name and type checked.
+
+    Raises StudyError that names the key, its value and `where` it stands. An int is accepted where a
+    float is expected; a bool is never accepted for a number.
+    """
+    hints = get_type_hints(section)
+    unknown = sorted(set(values) - set(hints))
+    missing = sorted(f.name for f in fields(section) if f.default is MISSING and f.name not in values)
+    if unknown:
+        raise StudyError(f"{where}: no such parameter: {', '.join(unknown)}; known: {', '.join(hints)}.")
+    if missing:
+        raise StudyError(f"{where}: missing parameter: {', '.join(missing)}; add it.")
+    checked = {}
+    for name, value in values.items():
+        wanted = hints[name]
+        if wanted is float and type(value) is int:
+            value = float(value)
+        plain = wanted if isinstance(wanted, type) else list
+        if type(value) is not plain:
+            raise StudyError(
+                f"{where}: {name}={value!r} is {type(value).__name__}, must be {plain.__name__}; correct it."
+            )
+        checked[name] = value
+    return section(**checked)
+
+
+def collect(section: type[Section], variables: Mapping[str, Any]) -> Section:
+    """Gather a section from a notebook's variables: `collect(DataParams, globals())`."""
+    names = [f.name for f in fields(section) if f.name in variables]
+    return build(section, {name: variables[name] for name in names}, "the notebook's parameters cell")
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of `params.yaml`."""
+
+    profile: str
+    seed: int
+    data: DataParams
+    base_model: BaseModelParams
+    train: TrainParams
+    segments: dict[str, SegmentParams]
+    evaluation: EvaluationParams
+
+
+SECTIONS = {
+    "data": DataParams,
+    "base_model": BaseModelParams,
+    "train": TrainParams,
+    "evaluation": EvaluationParams,
+}
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The file as plain data, read as YAML 1.2. Raises StudyError where it is missing or no mapping."""
+    if not path.is_file():
+        raise StudyError(f"{path} is missing; restore it with `git checkout {path.name}`.")
+    value = YAML(typ="safe").load(path)
+    if not isinstance(value, dict):
+        raise StudyError(f"{path} holds no mapping; restore it with `git checkout {path.name}`.")
+    return value
+
+
+def load(path: Path) -> Params:
+    """`params.yaml` as typed parameters. Raises StudyError for an unknown, missing or ill-typed key."""
+    raw = load_yaml(path)
+    known = ["profile", "seed", "segments", *SECTIONS]
+    unknown, missing = sorted(set(raw) - set(known)), sorted(set(known) - set(raw))
+    if unknown:
+        raise StudyError(f"{path.name}: no such section: {', '.join(unknown)}; known: {', '.join(known)}.")
+    if missing:
+        raise StudyError(f"{path.name}: missing section: {', '.join(missing)}; add it.")
+    sections = {name: build(cls, raw[name], f"{path.name}, {name}") for name, cls in SECTIONS.items()}
+    segments = {
+        name: build(SegmentParams, {"segment": name, **values}, f"{path.name}, segments.{name}")
+        for name, values in raw["segments"].items()
+    }
+    seen = {"base"}
+    for segment in segments.values():
+        if segment.previous not in seen:
+            raise StudyError(
+                f"{path.name}, segments.{segment.segment}: previous={segment.previous!r} must be one of "
+                f"{', '.join(sorted(seen))}; list segments in the order in which they run."
+            )
+        seen.add(segment.segment)
+    return Params(profile=raw["profile"], seed=raw["seed"], segments=segments, **sections)

@@ -1,0 +1,86 @@
+"""The stages of the study as data: each one's notebook, its parameters and what it makes.
+
+A stage's notebook declares the parameters that it wants; the stage lists the sections of `params.yaml`
+that may provide them. `dvc.yaml` holds the same stages with their files. Nothing here runs anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prorl_study.errors import StudyError
+from prorl_study.params import Params
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline."""
+
+    notebook: str
+    """File name in `notebooks/`."""
+    sections: tuple[str, ...]
+    """Sections of params.yaml that provide its notebook's parameters."""
+    product: str
+    """A path in the workspace that exists once the stage has run; `{segment}` is the segment's name."""
+
+    def page(self, segment: str | None = None) -> str:
+        """File name in `reports/`, without ending."""
+        return self.notebook.removesuffix(".ipynb") + (f"_{segment}" if segment else "")
+
+
+STAGES: dict[str, Stage] = {
+    "data": Stage("10_data.ipynb", ("data", "evaluation"), "artifacts/problems"),
+    "base_model": Stage("20_base_model.ipynb", ("base_model", "evaluation"), "models/base"),
+    "train": Stage(
+        "30_prolonged_training.ipynb", ("train", "segment", "evaluation"), "models/{segment}"
+    ),
+    "benchmarks": Stage("50_benchmarks.ipynb", ("evaluation", "segments"), "results/benchmarks.json"),
+    "claims": Stage("60_claims.ipynb", ("evaluation", "segments"), "results/claims.json"),
+}
+"""In the order in which they run. `train` runs once per segment; `segment` is that one's parameters."""
+
+
+def find_stage(name: str) -> Stage:
+    """The stage of that name. Raises StudyError with the known names."""
+    if name not in STAGES:
+        raise StudyError(f"no such stage: {name}; known: {', '.join(STAGES)}.")
+    return STAGES[name]
+
+
+def stage_values(stage: str, params: Params, segment: str | None) -> dict[str, Any]:
+    """All values that `params.yaml` offers to a stage's notebook, by their flat names.
+
+    Raises StudyError where the stage needs a segment and gets none or an unknown one, or gets one
+    without having segments.
+    """
+    found = find_stage(stage)
+    if ("segment" in found.sections) != (segment is not None):
+        need = "needs --segment with one of" if segment is None else "has no segments; these belong to train:"
+        raise StudyError(f"stage {stage} {need} {', '.join(params.segments)}.")
+    if segment is not None and segment not in params.segments:
+        raise StudyError(f"no such segment: {segment}; params.yaml lists {', '.join(params.segments)}.")
+    values: dict[str, Any] = {"seed": params.seed}
+    for section in found.sections:
+        if section == "segment":
+            values |= asdict(params.segments[str(segment)])
+        elif section == "segments":
+            values["segments"] = list(params.segments)
+        else:
+            values |= asdict(getattr(params, section))
+    return values
+
+
+def choose_parameters(notebook: str, declared: Collection[str], offered: dict[str, Any]) -> dict[str, Any]:
+    """The offered values that the notebook declares.
+
+    Raises StudyError for a declared parameter that nothing offers.
+    """
+    orphans = sorted(set(declared) - set(offered))
+    if orphans:
+        raise StudyError(
+            f"{notebook} declares {', '.join(orphans)}, which no section of its stage in params.yaml "
+            "provides; add it there, or take it out of the parameters cell."
+        )
+    return {name: offered[name] for name in declared}

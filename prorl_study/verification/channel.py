@@ -1,0 +1,61 @@
+"""Messages between the pool, a worker and a worker's forks: JSON, each preceded by its length.
+
+Bytes in, bytes out; who waits for whom, and for how long, is the business of the two ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from struct import Struct
+from typing import Any
+
+LENGTH = Struct(">I")
+LARGEST = 1 << 26
+"""Bytes; a longer length is not a message but somebody else's output."""
+READ_SIZE = 1 << 16
+
+
+def pack(message: dict[str, Any]) -> bytes:
+    """The message as one frame. ASCII JSON, so that lone surrogates in model output survive."""
+    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    return LENGTH.pack(len(body)) + body
+
+
+class Frames:
+    """Cuts a stream of bytes into messages."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[dict[str, Any]]:
+        """The messages that are complete after `data`. Raises ValueError where it is no message."""
+        self.buffer += data
+        messages = []
+        while len(self.buffer) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self.buffer)
+            if length > LARGEST:
+                raise ValueError(f"a message of {length} bytes")
+            if len(self.buffer) < LENGTH.size + length:
+                break
+            message = json.loads(self.buffer[LENGTH.size : LENGTH.size + length])
+            if not isinstance(message, dict):
+                raise ValueError("a message that is no JSON object")
+            messages.append(message)
+            del self.buffer[: LENGTH.size + length]
+        return messages
+
+
+def messages_from(descriptor: int) -> Iterator[dict[str, Any]]:
+    """Blocking reader: yields messages until the other end closes."""
+    frames = Frames()
+    while data := os.read(descriptor, READ_SIZE):
+        yield from frames.feed(data)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Blocking write of all of `data`. Raises BrokenPipeError where nobody reads any more."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

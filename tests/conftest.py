@@ -1,0 +1,10 @@
+"""Tests use tiny models: one thread is faster than two, and two test runs at once do not fight over cores."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import torch
+
+torch.set_num_threads(1)

@@ -1,0 +1,164 @@
+"""Verdicts come from intervals, keep to five wordings and stay honest when there is nothing to see."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import random_counts
+
+from prorl_study import benchmarks, claims, evaluation
+from prorl_study.domains import DOMAINS
+from prorl_study.errors import StudyError
+from prorl_study.statistics import Interval, bootstrap_mean
+
+WORDINGS = re.compile(r"seen here|opposite here|no effect larger than \S+ \w+|undecided|not run")
+
+
+def results(base=0.3, trained=0.7, entropy=None, **options):
+    table = random_counts({"base": base, "s3": trained}, **options)
+    gains = benchmarks.gains(table, claims.load_paper(), "s3", seed=3, resamples=200)
+    train = None if entropy is None else pd.DataFrame({"entropy": entropy})
+    return claims.Results(table, gains, train)
+
+
+def verdicts(found):
+    return {row["id"]: row["verdict"] for row in claims.judge_claims(found)}
+
+
+@pytest.mark.parametrize(
+    "interval, expected",
+    [
+        ((5, 1, 9), "seen here"),
+        ((1, 0.5, 1.5), "seen here"),
+        ((-5, -9, -1), "opposite here"),
+        ((0, -1.5, 1.9), "no effect larger than 2 points"),
+        ((0, 0, 0), "no effect larger than 2 points"),
+        ((0.5, -1, 3), "undecided"),
+        ((5, 0, 9), "undecided"),
+    ],
+)
+def test_verdict_follows_from_the_interval(interval, expected):
+    assert claims.verdict(claims.Outcome(Interval(*interval)), 2.0, "points") == expected
+
+
+def test_no_estimate_is_undecided_and_no_run_is_not_run():
+    assert claims.verdict(claims.Outcome(None), 2.0, "points") == "undecided"
+    assert claims.verdict(claims.Outcome(None, ran=False), 2.0, "points") == "not run"
+
+
+def test_under_a_true_null_a_claim_is_seen_in_about_2_and_a_half_percent():
+    rng = np.random.default_rng(0)
+    words = []
+    for _ in range(400):
+        interval = bootstrap_mean(rng.normal(0, 10, 60), rng, resamples=300)
+        words.append(claims.verdict(claims.Outcome(interval), 2.0, "points"))
+    assert words.count("seen here") / 400 < 0.06 and words.count("opposite here") / 400 < 0.06
+    assert 0 < words.count("seen here") + words.count("opposite here")
+
+
+def test_claim_ids_are_unique_and_every_verdict_keeps_to_the_wordings():
+    rows = claims.judge_claims(results(entropy=[0.5] * 40))
+    assert len({row["id"] for row in rows}) == len(rows) == len(claims.CLAIMS)
+    assert all(WORDINGS.fullmatch(row["verdict"]) for row in rows)
+    assert all(row["statement"] and row["source"] and row["measure"] for row in rows)
+
+
+def test_gains_are_seen_where_training_helped_and_opposite_where_it_hurt():
+    up, down = verdicts(results(0.2, 0.8)), verdicts(results(0.7, 0.2))
+    for domain in DOMAINS:
+        assert up[f"gain-{domain}"] == "seen here"
+        assert down[f"gain-{domain}"] == "opposite here"
+        assert up[f"gain-not-format-{domain}"] == "seen here"
+        assert down[f"gain-not-format-{domain}"] == "undecided"  # no gain to explain
+
+
+def test_a_gain_of_format_alone_is_not_called_reasoning():
+    found = results(0.2, 0.8)
+    base = found.counts.model == "base"
+    table = found.counts.copy()
+    # after lenient extraction the base is as good as the trained model: its gain was format
+    after = table[~base & (table.split == "test") & (table.setting == "sampled")].set_index("problem")
+    rows = base & (table.split == "test") & (table.setting == "sampled")
+    table.loc[rows, "lenient_solved"] = table.loc[rows, "problem"].map(after.lenient_solved).to_numpy()
+    gains = benchmarks.gains(table, claims.load_paper(), "s3", seed=3, resamples=200)
+    assert verdicts(replace(found, counts=table, gains=gains))["gain-not-format-math"] == "opposite here"
+
+
+def test_boundary_needs_two_domains_that_start_low():
+    low = verdicts(results(-0.4, 0.4, n=32))
+    assert low["boundary-two-domains"] == "seen here"
+    high = verdicts(results(0.5, 0.9, n=32))
+    assert high["boundary-two-domains"] == "undecided"
+
+
+def test_one_rising_domain_is_not_two():
+    table = random_counts({"base": -1.0, "s3": -1.0}, n=32, per_domain=200)
+    rising = (table.model == "s3") & (table.domain == "math")
+    table.loc[rising, "solved"] = table.loc[rising, "n"]
+    gains = benchmarks.gains(table, claims.load_paper(), "s3", seed=3, resamples=100)
+    found = verdicts(claims.Results(table, gains, None))
+    assert found["boundary-math"] == "seen here"
+    assert found["boundary-two-domains"] == "no effect larger than 2 points"
+
+
+def test_few_problems_without_any_success_show_nothing():
+    found = verdicts(results(-1.0, -1.0, per_domain=20))
+    assert found["gain-math"] == found["boundary-math"] == "undecided"
+    assert verdicts(results(-1.0, -1.0, per_domain=200))["gain-math"] == "no effect larger than 2 points"
+
+
+@pytest.mark.parametrize(
+    "end, expected", [(0.45, "seen here"), (0.05, "opposite here"), (0.25, "no effect larger than 0.05 nats")]
+)
+def test_entropy_verdict(end, expected):
+    rng = np.random.default_rng(1)
+    entropy = np.linspace(0.5, end, 200) + rng.normal(0, 0.002, 200)
+    entropy[-20:] = end + rng.normal(0, 0.002, 20)
+    entropy[:20] = 0.5 + rng.normal(0, 0.002, 20)
+    assert verdicts(results(entropy=entropy))["entropy"] == expected
+
+
+def test_what_did_not_run_says_so():
+    found = verdicts(results())
+    for name in ("resets", "dynamic-sampling", "decoupled-clip", "generalist", "entropy"):
+        assert found[name] == "not run"
+
+
+def test_results_are_read_from_files_in_order_of_segments(tmp_path):
+    found = results()
+    evaluation.write_counts(found.counts, tmp_path)
+    benchmarks.write_json(found.gains, tmp_path / "gains.json")
+    (tmp_path / "train").mkdir()
+    for number in (1, 2, 10):
+        pd.DataFrame({"step": [1, 2], "entropy": [number, number]}).to_csv(tmp_path / f"train/s{number}.csv")
+    pd.DataFrame({"step": [1], "score": [0.5]}).to_csv(tmp_path / "train/validation.csv")
+    read = claims.Results.load(tmp_path)
+    assert read.train.entropy.tolist() == [1, 1, 2, 2, 10, 10]
+    table = replace(found, train=read.train)
+    assert claims.judge_claims(read) == claims.judge_claims(table)
+
+
+def test_missing_gains_are_named_with_their_stage(tmp_path):
+    with pytest.raises(StudyError, match="gains.json.*dvc repro benchmarks"):
+        claims.Results.load(tmp_path)
+
+
+def test_paper_gains_of_section_3_match_the_tables_and_know_their_source():
+    paper = claims.load_paper()
+    for domain in DOMAINS:
+        gain, result = paper["gains"][domain], paper["results"]["domains"][domain]
+        assert gain["tables"] == pytest.approx(result["trained"] - result["base"], abs=0.005)
+        assert gain["section3"] == pytest.approx(gain["tables"], abs=0.05)
+        assert gain["measure"] == result["measure"]
+    assert {d: domain.weight for d, domain in DOMAINS.items()} == paper["data_mix"]["thousands"]
+    for name, fact in paper["hyperparameters"].items():
+        assert fact["value"] is None or (fact["source"] and fact["confidence"]), name
+
+
+def test_summary_counts_every_claim_once():
+    rows = claims.judge_claims(results())
+    text = claims.summary(rows)
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    assert numbers[0] == sum(numbers[1:]) == len(rows)
