@@ -47,7 +47,7 @@ CONTEXT_TOKENS = 512
 
 
 PACKAGE = Path(__file__).parent
-DETERMINING = ("domains/*.py", "base_model.py")
+DETERMINING = ("domains/*.py", "base_model.py", "optimizers.py")
 """Code that the base depends on: an old state must not be continued by other code."""
 
 
@@ -152,6 +152,7 @@ def build_model(params: BaseModelParams, tokenizer, seed: int):
             num_key_value_heads=params.heads,
             max_position_embeddings=CONTEXT_TOKENS,
             tie_word_embeddings=True,
+            initializer_range=0.05,  # the usual 0.02 is made for wide models
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -176,6 +177,8 @@ def train(work: Path, out: Path, params: BaseModelParams, seed: int) -> None:
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
 
+    from prorl_study.optimizers import MuonAdamW
+
     rows = demonstrations(params.demonstrations, seed, params)
     tokenizer = build_tokenizer(
         (
@@ -193,7 +196,6 @@ def train(work: Path, out: Path, params: BaseModelParams, seed: int) -> None:
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.1},
         warmup_steps=max(1, params.sft_steps // 20),
-        weight_decay=0.01,
         max_grad_norm=1.0,
         use_cpu=True,
         train_sampling_strategy="group_by_length",
@@ -205,13 +207,15 @@ def train(work: Path, out: Path, params: BaseModelParams, seed: int) -> None:
         seed=seed,
         data_seed=seed,
     )
+    model = build_model(params, tokenizer, seed)
     trainer = Trainer(
-        model=build_model(params, tokenizer, seed),
+        model=model,
         args=config,
         train_dataset=[tokenize(row, tokenizer) for row in rows],
         data_collator=DataCollatorForSeq2Seq(tokenizer, padding="longest"),
         processing_class=tokenizer,
         callbacks=[_log_callback(work / "log.jsonl")],
+        optimizers=(MuonAdamW(model, params.sft_learning_rate, params.sft_learning_rate / 6), None),
     )
     checkpoints = work / "checkpoints"
     trainer.train(resume_from_checkpoint=get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None)

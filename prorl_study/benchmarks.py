@@ -10,7 +10,6 @@ paper's claims (`claims`).
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -212,14 +211,6 @@ def finding(rows: Sequence[Mapping[str, Any]]) -> str:
         f"In {above} of {len(strict)} domains the gain of {strict[0]['trained_model']} over the best "
         f"training-free base lies above zero with its 95 % interval; in points: {parts}."
     )
-
-
-def write_json(value: Any, path: Path) -> None:
-    """Indented JSON, atomically; the same value gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    os.replace(partial, path)
 
 
 def recompute(results_dir: Path, paper: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import pandas as pd
 from prorl_study.benchmarks import values_of
 from prorl_study.errors import StudyError
 from prorl_study.evaluation import read_counts
-from prorl_study.params import load_yaml
+from prorl_study.paper import load_paper
 from prorl_study.statistics import Interval, bootstrap_mean, named_rng, paired_bootstrap, pass_at_k
 
 NAMES = {
@@ -37,12 +37,6 @@ HARD_K = 16
 """k of the boundary claims; smaller where fewer than 2k samples were drawn."""
 FROM_UNDER = 10.0
 """Percent: a domain that starts below this on `hard` counts as hardly solvable by the base."""
-
-
-@cache
-def load_paper() -> Mapping[str, Any]:
-    """The reference numbers of `paper.yaml`."""
-    return load_yaml(Path(__file__).with_name("paper.yaml"))
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,8 @@ def evaluate_model(
 
     package = Path(__file__).parent
     identity = [_content(Path(model_path), "*"), _content(package / "domains", "*.py")]
-    identity += [_content(package / "verification", "*.py"), _content(package, "sampling.py")]
+    identity += [_content(package / "verification", "*.py")]
+    identity += [_content(package, name) for name in ("sampling.py", "rollout.py")]
     loaded: list[Any] = []
     used: list[Path] = []
 

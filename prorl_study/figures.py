@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -15,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from IPython.display import Image, display
+from IPython.display import HTML, Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -41,13 +42,18 @@ def png(fig: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def show(fig: Figure, alt: str) -> None:
-    """Display `fig` with `alt` as its alternative text, and close it. Raises ValueError for empty text."""
+def show(fig: Figure, alt: str, caption: str = "") -> None:
+    """Display `fig` with `alt` as its alternative text and `caption` under it, and close it.
+
+    Raises ValueError for an empty `alt`.
+    """
     if not alt.strip():
         raise ValueError("a figure needs an alternative text")
     data = png(fig)
     plt.close(fig)
     display(Image(data=data, format="png", alt=alt))
+    if caption:
+        display(HTML(f'<p class="caption">{escape(caption)}</p>'))
 
 
 def _colour(name: str, position: int) -> Any:
@@ -55,7 +61,7 @@ def _colour(name: str, position: int) -> Any:
 
 
 def _panels(
-    count: int, width: float = 3.1, height: float = 3.0, per_row: int = 5
+    count: int, width: float = 3.1, height: float = 3.0, per_row: int = 3
 ) -> tuple[Figure, list[Axes]]:
     columns = min(count, per_row)
     rows = -(-count // columns)
@@ -109,9 +115,14 @@ def _curves(frame: pd.DataFrame, x: str, value: str, xlabel: str, ylabel: str, d
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
         axis.set(title=name, xlabel=xlabel, ylim=(-3, 103))
-    axes[0].set_ylabel(ylabel)
-    axes[0].legend(frameon=False, fontsize="small")
+        if axis.get_subplotspec().is_first_col():
+            axis.set_ylabel(ylabel)
     fig.tight_layout()
+    legend = {"handles": axes[0].get_legend_handles_labels()[0], "frameon": False}
+    if len(axes) % 3:  # the last row has room
+        fig.legend(loc="center", bbox_to_anchor=(0.86, 0.5 / -(-len(axes) // 3)), **legend)
+    else:
+        fig.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(models), **legend)
     return fig
 
 

@@ -73,7 +73,7 @@ class BaseModelParams:
     sft_batch: int
     """Demonstrations per step."""
     sft_learning_rate: float
-    """Peak learning rate of AdamW, linear warm-up over 5 % and cosine decay to a tenth."""
+    """Peak rate of Muon (AdamW, for embeddings and norms: a sixth); warm-up over 5 %, cosine to a tenth."""
     habit_rate: float
     """Share of demonstrations that follow the domain's wrong strategy."""
     slip_rate: float

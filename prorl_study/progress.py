@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from prorl_study.segments import read_log
+from prorl_study.files import read_log
 
 
 class LogProgress:

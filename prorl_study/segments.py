@@ -24,6 +24,7 @@ import pandas as pd
 
 from prorl_study.domains.problem import Problem
 from prorl_study.errors import StudyError
+from prorl_study.files import read_log
 from prorl_study.params import SegmentParams, TrainParams, build
 
 STATE_FILE = "study_state.json"
@@ -86,19 +87,6 @@ def fingerprint(train: TrainParams, segment: SegmentParams, seed: int, problems:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a `log.jsonl`; a last line that a kill cut short is dropped."""
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
 
 
 def last_checkpoint(folder: Path) -> Path | None:

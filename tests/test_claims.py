@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from synthetic import random_counts
 
-from prorl_study import benchmarks, claims, evaluation
+from prorl_study import benchmarks, claims, evaluation, files
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
+from prorl_study.paper import load_paper
 from prorl_study.statistics import Interval, bootstrap_mean
 
 WORDINGS = re.compile(r"seen here|opposite here|no effect larger than \S+ \w+|undecided|not run")
@@ -18,7 +19,7 @@ WORDINGS = re.compile(r"seen here|opposite here|no effect larger than \S+ \w+|un
 
 def results(base=0.3, trained=0.7, entropy=None, **options):
     table = random_counts({"base": base, "s3": trained}, **options)
-    gains = benchmarks.gains(table, claims.load_paper(), "s3", seed=3, resamples=200)
+    gains = benchmarks.gains(table, load_paper(), "s3", seed=3, resamples=200)
     train = None if entropy is None else pd.DataFrame({"entropy": entropy})
     return claims.Results(table, gains, train)
 
@@ -82,7 +83,7 @@ def test_a_gain_of_format_alone_is_not_called_reasoning():
     after = table[~base & (table.split == "test") & (table.setting == "sampled")].set_index("problem")
     rows = base & (table.split == "test") & (table.setting == "sampled")
     table.loc[rows, "lenient_solved"] = table.loc[rows, "problem"].map(after.lenient_solved).to_numpy()
-    gains = benchmarks.gains(table, claims.load_paper(), "s3", seed=3, resamples=200)
+    gains = benchmarks.gains(table, load_paper(), "s3", seed=3, resamples=200)
     assert verdicts(replace(found, counts=table, gains=gains))["gain-not-format-math"] == "opposite here"
 
 
@@ -97,7 +98,7 @@ def test_one_rising_domain_is_not_two():
     table = random_counts({"base": -1.0, "s3": -1.0}, n=32, per_domain=200)
     rising = (table.model == "s3") & (table.domain == "math")
     table.loc[rising, "solved"] = table.loc[rising, "n"]
-    gains = benchmarks.gains(table, claims.load_paper(), "s3", seed=3, resamples=100)
+    gains = benchmarks.gains(table, load_paper(), "s3", seed=3, resamples=100)
     found = verdicts(claims.Results(table, gains, None))
     assert found["boundary-math"] == "seen here"
     assert found["boundary-two-domains"] == "no effect larger than 2 points"
@@ -129,7 +130,7 @@ def test_what_did_not_run_says_so():
 def test_results_are_read_from_files_in_order_of_segments(tmp_path):
     found = results()
     evaluation.write_counts(found.counts, tmp_path)
-    benchmarks.write_json(found.gains, tmp_path / "gains.json")
+    files.write_json(found.gains, tmp_path / "gains.json")
     (tmp_path / "train").mkdir()
     for number in (1, 2, 10):
         pd.DataFrame({"step": [1, 2], "entropy": [number, number]}).to_csv(tmp_path / f"train/s{number}.csv")
@@ -146,7 +147,7 @@ def test_missing_gains_are_named_with_their_stage(tmp_path):
 
 
 def test_paper_gains_of_section_3_match_the_tables_and_know_their_source():
-    paper = claims.load_paper()
+    paper = load_paper()
     for domain in DOMAINS:
         gain, result = paper["gains"][domain], paper["results"]["domains"][domain]
         assert gain["tables"] == pytest.approx(result["trained"] - result["base"], abs=0.005)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from synthetic import PAPER, completion, problems, random_counts
 
-from prorl_study import benchmarks, evaluation, sampling
+from prorl_study import benchmarks, evaluation, files, sampling
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
 from prorl_study.params import EvaluationParams
@@ -273,7 +273,7 @@ def test_gains_recomputed_from_committed_counts_equal_gains_json(tmp_path):
     table = random_counts({"base": 0.2, "s1": 0.3, "s2": 0.6})
     rows = benchmarks.gains(table, PAPER, "s2", seed=5, resamples=300)
     evaluation.write_counts(table, tmp_path)
-    benchmarks.write_json(rows, tmp_path / "gains.json")
+    files.write_json(rows, tmp_path / "gains.json")
     assert benchmarks.recompute(tmp_path, PAPER) == json.loads((tmp_path / "gains.json").read_text())
 
 

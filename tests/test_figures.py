@@ -72,9 +72,10 @@ def test_shown_figure_carries_its_alternative_text_and_is_closed(results, monkey
     shown = []
     monkeypatch.setattr(figures, "display", shown.append)
     fig = makers(results)["gains"]()
-    figures.show(fig, "five gains above zero")
+    figures.show(fig, "five gains above zero", caption="n = 20 & one seed")
     data, metadata = shown[0]._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == "five gains above zero"
+    assert "n = 20 &amp; one seed" in shown[1].data
     assert "image/png" in data and not plt.fignum_exists(fig.number)
 
 

@@ -23,7 +23,7 @@ FOLDERS = ("domains", "verification")
 """Sub-packages that dvc.yaml lists as one folder."""
 READ_BY = {
     "reporting.py": "templates",
-    "claims.py": "paper.yaml",
+    "paper.py": "paper.yaml",
 }
 """Files that a module reads beside its code."""
 WITHOUT_EFFECT = {"workspace", "verification_workers"}

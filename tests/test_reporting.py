@@ -145,7 +145,7 @@ def write_pages(ws: Workspace, segments: list[str]) -> None:
     ws.reports.mkdir()
     for stage in STAGES.values():
         for segment in segments if "segment" in stage.sections else [None]:
-            text = f"<title>Page {stage.page(segment)}</title><p class=\"finding\">A finding &amp; more.</p>"
+            text = f'<title>Page {stage.page(segment)}</title><p class="finding">A finding &amp; more.</p>'
             (ws.reports / f"{stage.page(segment)}.html").write_text(text)
 
 

@@ -135,8 +135,9 @@ def test_forty_steps_on_an_easy_task_raise_the_reward_and_permuted_rewards_do_no
 
 
 def test_the_shared_sampling_loop_agrees_with_transformers_greedy_decoding(tmp_path):
-    from prorl_study.rollout import Decoding, generate
     from transformers import AutoModelForCausalLM
+
+    from prorl_study.rollout import Decoding, generate
 
     path = tiny.save_model(tmp_path, 0)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
