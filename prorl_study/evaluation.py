@@ -30,7 +30,7 @@ TUNED = "tuned_"
 """Prefix of the settings that sample the base at another temperature, as in `tuned_0.3`."""
 _PROBLEM = ("domain", "task", "difficulty", "open_ended")
 SPLITS = ("train", "validation", "test", "hard", "ood")
-TRAIN_PROBLEMS = 40
+TRAIN_PROBLEMS = 20
 """Per domain, of the training split: enough to see memorisation, without sampling all of it."""
 _KEYS = ["model", "split", "setting", "problem"]
 
