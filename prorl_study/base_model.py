@@ -169,6 +169,25 @@ def tokenize(row: Mapping[str, Any], tokenizer) -> dict[str, list[int]]:
     return {"input_ids": whole, "labels": [-100] * len(prompt) + whole[len(prompt) :]}
 
 
+def batch_order(lengths: Sequence[int], batch: int, steps: int, seed: int) -> list[int]:
+    """Indices of `steps` batches, one after the other: rows of similar length share a batch, batches come in
+    random order. Transformers' own grouping keeps batches of one length, and so of one domain, together in
+    time, and a small model forgets in between.
+    """
+    rng, order = random.Random(seed), []
+    while len(order) < steps * batch:
+        epoch = list(range(len(lengths)))
+        rng.shuffle(epoch)
+        for start in range(0, len(epoch), batch * 50):
+            chunk = sorted(epoch[start : start + batch * 50], key=lambda i: lengths[i])
+            batches = [chunk[i : i + batch] for i in range(0, len(chunk) - batch + 1, batch)]
+            rng.shuffle(batches)
+            order += [i for part in batches for i in part]
+        if not order:
+            raise StudyError(f"demonstrations={len(lengths)} must be at least sft_batch={batch}; raise it.")
+    return order[: steps * batch]
+
+
 def train(work: Path, out: Path, params: BaseModelParams, seed: int) -> None:
     """Imitate the teacher with transformers' Trainer; go on from the last checkpoint in `work` if any.
 
@@ -198,7 +217,7 @@ def train(work: Path, out: Path, params: BaseModelParams, seed: int) -> None:
         warmup_steps=max(1, params.sft_steps // 20),
         max_grad_norm=1.0,
         use_cpu=True,
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="sequential",  # the order is `batch_order`'s
         logging_steps=10,
         save_steps=400,
         save_total_limit=2,
@@ -207,11 +226,14 @@ def train(work: Path, out: Path, params: BaseModelParams, seed: int) -> None:
         seed=seed,
         data_seed=seed,
     )
+    tokenized = [tokenize(row, tokenizer) for row in rows]
+    lengths = [len(row["input_ids"]) for row in tokenized]
+    order = batch_order(lengths, params.sft_batch, params.sft_steps, seed)
     model = build_model(params, tokenizer, seed)
     trainer = Trainer(
         model=model,
         args=config,
-        train_dataset=[tokenize(row, tokenizer) for row in rows],
+        train_dataset=[tokenized[i] for i in order],
         data_collator=DataCollatorForSeq2Seq(tokenizer, padding="longest"),
         processing_class=tokenizer,
         callbacks=[_log_callback(work / "log.jsonl")],

@@ -271,5 +271,5 @@ def _card(page: Path, notebook: str, target: str) -> str:
     sentences = "".join(f"<p>{sentence}</p>" for sentence in found)
     return (
         f'<article><h2><a href="{page.name}">{title[1].strip()}</a></h2>{sentences}'
-        f"<p class=\"origin\">notebooks/{notebook} · <code>dvc repro {target}</code></p></article>"
+        f'<p class="origin">notebooks/{notebook} · <code>dvc repro {target}</code></p></article>'
     )
