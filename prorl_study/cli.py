@@ -168,9 +168,10 @@ def execute(arguments: argparse.Namespace) -> None:
     elif arguments.command == "plan":
         print(plan(project_root()))
     elif arguments.command == "snapshot":
-        from prorl_study.problems import write_snapshot
+        from prorl_study.problems import snapshot_counts, write_snapshot
 
-        write_snapshot(Workspace.open().snapshot)
+        seed = params.load(project_root() / "params.yaml").seed
+        write_snapshot(Workspace.open().snapshot, seed, snapshot_counts())
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> NoReturn:

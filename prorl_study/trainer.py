@@ -8,6 +8,7 @@ three methods. Left out: several processes (the groups would have to be exchange
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,6 +24,12 @@ from prorl_study.streams import PromptStream, Quotas
 
 INFORMATIVE_SPREAD = 1e-3
 """A group is kept when its scores, floored at the task's floor, differ by more than this."""
+
+LENGTH_BUCKET = 16
+"""Rows of similar length that pass the model together."""
+
+MAX_OVERSAMPLING = 3
+"""How many groups a round may sample for each group that is wanted, at most."""
 
 GENERATE_FIELDS = 8
 """Arity of what TRL 1.16's `_generate` returns; one value per sample in each list field."""
@@ -149,6 +156,45 @@ class ProRLTrainer(GRPOTrainer):
         )
         return [ids for group in completions for ids in group], None
 
+    def _get_per_token_logps_and_entropies(
+        self,
+        model,
+        input_ids,
+        attention_mask,
+        logits_to_keep,
+        batch_size=None,
+        compute_entropy=False,
+        **kwargs,
+    ):
+        # A batch is padded to its longest prompt and its longest completion, which with five domains is more
+        # padding than text, and each row passes the model three times. Rows of similar length go together
+        # here, without the columns that are padding in all of them; what the mask hides comes back as zero.
+        if kwargs.get("pixel_values") is not None or kwargs.get("compute_aux_loss"):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
+            )
+        width = input_ids.shape[1]
+        buckets = _length_buckets(attention_mask, width - logits_to_keep)
+        logps, entropies = [], []
+        for rows in buckets:
+            columns = attention_mask[rows].any(0).nonzero()
+            first, last = int(columns[0]), int(columns[-1]) + 1
+            first, last = min(first, width - logits_to_keep - 1), max(last, width - logits_to_keep + 1)
+            padding = (0, width - last)
+            logp, entropy, _ = super()._get_per_token_logps_and_entropies(
+                model,
+                input_ids[rows, first:last],
+                attention_mask[rows, first:last],
+                logits_to_keep - (width - last),
+                compute_entropy=compute_entropy,
+                **kwargs,
+            )
+            logps.append(torch.nn.functional.pad(logp, padding))
+            entropies.append(torch.nn.functional.pad(entropy, padding) if compute_entropy else None)
+        order = torch.cat(buckets)
+        back = order.argsort()
+        return torch.cat(logps)[back], torch.cat(entropies)[back] if compute_entropy else None, None
+
     # ---- the three wrapped methods -----------------------------------------------------------------
 
     def _generate(self, prompts):
@@ -197,7 +243,8 @@ class ProRLTrainer(GRPOTrainer):
             if not wanted:
                 break
             draws = {
-                d: min(2 * need, round(need / max(self.keep_rate[d], 0.5))) for d, need in wanted.items()
+                d: min(MAX_OVERSAMPLING * need, math.ceil(need / max(self.keep_rate[d], 0.01)))
+                for d, need in wanted.items()
             }
             problems = [self.stream.next(d) for d, need in draws.items() for _ in range(need)]
             for group in self._sample_groups(problems):
@@ -269,6 +316,20 @@ class ProRLTrainer(GRPOTrainer):
         self.stream.load_state_dict(state["stream"])
         self.quotas.load_state_dict(state["quotas"])
         self.keep_rate = dict(state["keep_rate"])
+
+
+def _length_buckets(attention_mask: torch.Tensor, prompt_width: int) -> list[torch.Tensor]:
+    """Row indices in buckets of similar prompt and similar completion length: a bucket is as wide as its
+    longest prompt and its longest completion together, so sorting by the sum alone would not do.
+    """
+    prompts, completions = attention_mask[:, :prompt_width].sum(1), attention_mask[:, prompt_width:].sum(1)
+    bands = max(1, round((len(prompts) / LENGTH_BUCKET) ** 0.5))
+    by_prompt = prompts.argsort(stable=True).chunk(bands)
+    return [
+        part
+        for band in by_prompt
+        for part in band[completions[band].argsort(stable=True)].split(LENGTH_BUCKET)
+    ]
 
 
 def _join(rollouts: Sequence[Sequence[Any]]) -> tuple[Any, ...]:

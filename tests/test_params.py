@@ -67,7 +67,7 @@ def test_laptop_holds_every_key_that_a_profile_changes(name: str) -> None:
 
 def test_number_as_dvc_writes_it_is_a_float(project: Path) -> None:
     # PyYAML reads this as text
-    path = replace(project, "learning_rate: 1.0e-4", "learning_rate: 3e-06")
+    path = replace(project, "learning_rate: 2.0e-4", "learning_rate: 3e-06")
     assert params.load(path).train.learning_rate == 3e-6
 
 

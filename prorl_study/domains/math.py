@@ -25,7 +25,7 @@ MAX_ANSWER_CHARS = 200
 Chain = tuple[int, list[tuple[str, int]]]
 """A start value and the steps, each an operation and its operand."""
 
-TASKS = {"chain": 0.40, "fractions": 0.15, "equation": 0.20, "gcd": 0.15, "lcm": 0.10}
+TASKS = {"chain": 0.45, "fractions": 0.15, "equation": 0.22, "gcd": 0.09, "lcm": 0.09}
 """Share of each task."""
 
 OPENERS = {
@@ -86,7 +86,7 @@ def _draw_steps(rng: Random, depth: int, start: range, ops: str, operand: range,
 
 
 def _draw_chain(rng: Random, depth: int) -> Chain:
-    return _draw_steps(rng, depth, range(2, 21), "+-*", range(2, 10), 99)
+    return _draw_steps(rng, depth, range(2, 21), "+-*", range(2, 10), 40)
 
 
 def _draw_fractions(rng: Random, depth: int) -> Chain:
@@ -100,7 +100,7 @@ def _draw_equation(rng: Random, depth: int) -> Chain:
     while len(undo) < depth:
         op, n = rng.choice("+-**"), rng.randint(2, 9)
         twice = op == "*" and undo and undo[-1][0] == "/"
-        if not twice and 1 <= apply(op, value, n) <= 99:
+        if not twice and 1 <= apply(op, value, n) <= 50:
             value = apply(op, value, n)
             undo.append((INVERSE[op], n))
     return value, undo[::-1]
@@ -164,7 +164,7 @@ def _answer(task: str, value: int) -> str:
 
 
 def generate(seed: int, split: str, index: int) -> Problem:
-    """Problem `index` of `split`: at most 99 (23 twelfths) at every step."""
+    """Problem `index` of `split`: at most 50 (23 twelfths) at every step of a chain or an equation."""
     rng = problem_rng(seed, "math", split, index)
     task = rng.choices(list(TASKS), weights=list(TASKS.values()))[0]
     depth = choose_depth(rng, split)

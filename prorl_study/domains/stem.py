@@ -24,6 +24,8 @@ TOLERANCE = Fraction(1, 100)
 MAX_ANSWER_CHARS = 200
 MAX_VALUE = 999
 """No value in a solution or in a habit exceeds this."""
+MAX_PRODUCT = 200
+"""Nor this, where the factor varies: keeps the products few enough for a small model to know."""
 CHOICE_SHARE = 0.2
 LETTERS = "ABCD"
 
@@ -170,7 +172,8 @@ def _draw(formula: Formula, rng: Random, depth: int) -> Chain:
     """`depth - 1` sums and the formula; total and operand are such that the habit comes out even too."""
     while True:
         last, total = rng.choice(formula.operands), rng.choice(formula.totals)
-        if formula.op in "*/" and (total % last or total * last > MAX_VALUE):
+        largest = MAX_PRODUCT if len(formula.operands) > 1 else MAX_VALUE
+        if formula.op in "*/" and (total % last or total * last > largest):
             continue
         sums = [(rng.choice("+-") if formula.signed else "+", rng.randint(1, 9)) for _ in range(depth - 1)]
         start = total - values((0, sums))[-1]
