@@ -213,6 +213,23 @@ def finding(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """`gains` as a Markdown table, for a README; a test compares the two."""
+    lines = [
+        "| domain | measure | base | best training-free base | trained | gain over it, 95 % interval | paper's gain |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        over = f"**{row['gain_over_training_free']:+.1f}** [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
+        free = f"{row['base_best_training_free']:.1f} ({row['best_training_free_method']})"
+        paper = f"{row['paper_gain']:+.1f}" if row["measure"] == row["paper_measure"] else "–"
+        lines.append(
+            f"| {row['domain']} | {row['measure']} | {row['base']:.1f} | {free} | {row['trained']:.1f} "
+            f"| {over} | {paper} |"
+        )
+    return "\n".join(lines)
+
+
 def recompute(results_dir: Path, paper: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of `gains.json` again, from the committed counts alone."""
     path = Path(results_dir) / "gains.json"

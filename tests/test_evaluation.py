@@ -1,6 +1,7 @@
 """From samples to gains: judging, voting, counting, resuming, recomputing."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from synthetic import PAPER, completion, problems, random_counts
 from prorl_study import benchmarks, evaluation, files, sampling
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
+from prorl_study.paper import load_paper
 from prorl_study.params import EvaluationParams
 from prorl_study.verification.pool import VerificationPool
 
@@ -326,3 +328,13 @@ def test_slices_weigh_up_to_the_whole():
         assert np.average(part.strict, weights=part.n_problems) == pytest.approx(
             (cell.solved / cell.n).mean()
         )
+
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+@pytest.mark.skipif(not (RESULTS / "gains.json").is_file(), reason="the default study has no results yet")
+def test_committed_gains_follow_from_the_committed_counts_and_stand_in_the_readme():
+    rows = json.loads((RESULTS / "gains.json").read_text())
+    assert benchmarks.recompute(RESULTS, load_paper()) == rows
+    assert benchmarks.markdown(rows) in (RESULTS.parent / "README.md").read_text()
