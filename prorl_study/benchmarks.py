@@ -216,7 +216,7 @@ def finding(rows: Sequence[Mapping[str, Any]]) -> str:
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """`gains` as a Markdown table, for a README; a test compares the two."""
     lines = [
-        "| domain | measure | base | best training-free base | trained | gain over it, 95 % interval | paper's gain |",
+        "| domain | measure | base | best training-free | trained | gain over it (95 %) | paper's gain |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:

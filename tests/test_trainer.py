@@ -44,10 +44,25 @@ def rewards(trainer):
             "_generate_single_turn",
             ["self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
         ),
+        (
+            "_get_per_token_logps_and_entropies",
+            [
+                "self",
+                "model",
+                "input_ids",
+                "attention_mask",
+                "logits_to_keep",
+                "batch_size",
+                "compute_entropy",
+            ],
+        ),
     ],
 )
 def test_the_wrapped_methods_of_trl_have_the_signatures_that_the_trainer_relies_on(method, parameters):
-    assert list(inspect.signature(getattr(GRPOTrainer, method)).parameters) == parameters
+    found = list(inspect.signature(getattr(GRPOTrainer, method)).parameters)
+    if method == "_get_per_token_logps_and_entropies":
+        found = found[: len(parameters)]  # the rest belongs to images and mixtures of experts
+    assert found == parameters
 
 
 def test_the_parent_scores_once_per_rollout_step_and_only_groups_of_the_batch_size(tmp_path, monkeypatch):
@@ -119,6 +134,24 @@ def test_spread_ignores_what_lies_below_the_floor():
 def test_missing_training_problems_of_a_domain_are_named(tmp_path):
     with pytest.raises(StudyError, match="logic"):
         make_trainer(tmp_path, weights={"math": 1.0, "logic": 1.0})
+
+
+def test_log_probabilities_in_length_buckets_equal_those_of_the_padded_batch(tmp_path):
+    trainer = make_trainer(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    rows, prompt, completion = 37, 11, 7
+    ids = torch.randint(5, 250, (rows, prompt + completion), generator=generator)
+    before = torch.randint(1, prompt + 1, (rows, 1), generator=generator)
+    after = torch.randint(1, completion + 1, (rows, 1), generator=generator)
+    place = torch.arange(prompt + completion)
+    mask = ((place >= prompt - before) & (place < prompt + after)).long()
+    arguments = (trainer.model, ids, mask, completion)
+    ours = trainer._get_per_token_logps_and_entropies(*arguments, compute_entropy=True)
+    theirs = GRPOTrainer._get_per_token_logps_and_entropies(trainer, *arguments, compute_entropy=True)
+    real = mask[:, prompt:].bool()
+    for one, other in zip(ours[:2], theirs[:2], strict=True):
+        assert one.shape == other.shape
+        assert torch.allclose(one[real], other[real], atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
