@@ -74,14 +74,17 @@ def teacher_examples(seed: int, index: int = 1) -> list[dict[str, str]]:
     return examples
 
 
+TURNS = (*DOMAINS, "logic")
+"""The order in which domains are shown; logic holds as many tasks as the others together, so it comes twice."""
+
+
 def demonstration(index: int, seed: int, params: BaseModelParams) -> dict[str, Any]:
     """Demonstration `index`: a chat prompt and the teacher's completion, a function of its arguments.
 
-    Domains take turns, so each gets the same share. Returns `{"prompt": messages, "completion": messages}`.
+    Domains take turns. Returns `{"prompt": messages, "completion": messages}`.
     """
-    names = list(DOMAINS)
-    domain = DOMAINS[names[index % len(names)]]
-    problem = domain.generate(seed, "demonstrations", index // len(names))
+    domain = DOMAINS[TURNS[index % len(TURNS)]]
+    problem = domain.generate(seed, "demonstrations", index)
     rng = random.Random(f"{seed}/teacher/{index}")
     follows_habit = rng.random() < params.habit_rate
     text = domain.habit(problem, rng) if follows_habit else domain.solve(problem)

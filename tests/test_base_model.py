@@ -53,10 +53,10 @@ def test_a_demonstration_is_a_function_of_seed_and_index(demonstrations):
 
 
 def test_the_teacher_errs_at_the_stated_rate_and_never_shows_what_is_longer_than_three_steps(demonstrations):
-    names, right = list(DOMAINS), 0
+    right = 0
     for i, row in enumerate(demonstrations):
-        domain = DOMAINS[names[i % 5]]
-        problem = domain.generate(3, "demonstrations", i // 5)
+        domain = DOMAINS[base_model.TURNS[i % len(base_model.TURNS)]]
+        problem = domain.generate(3, "demonstrations", i)
         assert problem.difficulty <= 3
         right += row["completion"][0]["content"] == domain.solve(problem)
     assert abs(right / len(demonstrations) - (1 - tiny.BASE.habit_rate)) < 0.08
