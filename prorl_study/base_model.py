@@ -75,7 +75,7 @@ def teacher_examples(seed: int, index: int = 1) -> list[dict[str, str]]:
 
 
 TURNS = (*DOMAINS, "logic")
-"""The order in which domains are shown; logic holds as many tasks as the others together, so it comes twice."""
+"""The order in which domains are shown; logic holds as many tasks as all others, so it comes twice."""
 
 
 def demonstration(index: int, seed: int, params: BaseModelParams) -> dict[str, Any]:
