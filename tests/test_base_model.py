@@ -1,5 +1,6 @@
 """The base: its tokenizer, its teacher, the order of its batches, its gate."""
 
+import copy
 import random
 
 import pandas as pd
@@ -91,7 +92,7 @@ def test_the_joint_optimizer_goes_on_from_its_saved_state():
     train(model, optimizer, 3)
     other, resumed = make()
     other.load_state_dict(model.state_dict())
-    resumed.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # as if read back from disk
     for group in resumed.param_groups:
         group["lr"] *= 1.0
     train(model, optimizer, 2)

@@ -20,7 +20,14 @@ from prorl_study.errors import StudyError
 from prorl_study.files import read_log, write_json
 from prorl_study.params import SegmentParams
 
-RECIPE = replace(tiny.TRAIN, prompts_per_step=10, rollouts_per_prompt=4, checkpoint_every=1, validate_every=2)
+RECIPE = replace(
+    tiny.TRAIN,
+    prompts_per_step=10,
+    rollouts_per_prompt=4,
+    max_completion_tokens=40,  # long enough for an untrained model to end some of its answers by chance
+    checkpoint_every=1,
+    validate_every=2,
+)
 
 
 @pytest.fixture(scope="module")
