@@ -31,7 +31,16 @@ STATE_FILE = "study_state.json"
 """Written last into a checkpoint: its existence means that the checkpoint is complete."""
 
 PACKAGE = Path(__file__).parent
-DETERMINING = ("domains/*.py", "verification/*.py", "recipe.py", "segments.py", "streams.py", "trainer.py")
+DETERMINING = (
+    "domains/*.py",
+    "verification/*.py",
+    "recipe.py",
+    "rollout.py",
+    "sampling.py",
+    "segments.py",
+    "streams.py",
+    "trainer.py",
+)
 """Code that a run depends on: an old state must not be continued by other code."""
 
 

@@ -2,8 +2,9 @@
 
 TRL has no dynamic sampling. `_generate_and_score_completions` is wrapped, never copied: groups are sampled
 and judged until each domain's quota of informative ones is full, then the parent runs once on the kept
-groups while `_generate` and `_calculate_rewards` answer from what was sampled. A contract test pins the
-three methods. Left out: several processes (the groups would have to be exchanged between them).
+groups while `_generate` and `_calculate_rewards` answer from what was sampled. Two more methods are wrapped
+for speed alone: rollouts go through the study's own loop, log-probabilities through buckets of similar
+length. A contract test pins all five. Left out: several processes (the groups would have to be exchanged).
 """
 
 from __future__ import annotations
@@ -135,6 +136,8 @@ class ProRLTrainer(GRPOTrainer):
 
     _verified_reward.__name__ = "verified"
 
+    # ---- wrapped for speed ----------------------------------------------------------------------
+
     def _generate_single_turn(
         self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
     ):
@@ -195,7 +198,7 @@ class ProRLTrainer(GRPOTrainer):
         back = order.argsort()
         return torch.cat(logps)[back], torch.cat(entropies)[back] if compute_entropy else None, None
 
-    # ---- the three wrapped methods -----------------------------------------------------------------
+    # ---- wrapped for dynamic sampling ----------------------------------------------------------------
 
     def _generate(self, prompts):
         return self._stash[0] if self._stash else super()._generate(prompts)
