@@ -22,6 +22,7 @@ import pandas as pd
 from prorl_study.domains import DOMAINS
 from prorl_study.domains.problem import Problem
 from prorl_study.errors import StudyError
+from prorl_study.files import digests
 from prorl_study.params import EvaluationParams
 from prorl_study.paths import Workspace
 from prorl_study.problems import load_problems
@@ -32,6 +33,8 @@ _PROBLEM = ("domain", "task", "difficulty", "open_ended")
 SPLITS = ("train", "validation", "test", "hard", "ood")
 TRAIN_PROBLEMS = 20
 """Per domain, of the training split: enough to see memorisation, without sampling all of it."""
+DETERMINING = ("domains/*.py", "verification/*.py", "sampling.py", "rollout.py")
+"""Code that samples and their verdicts depend on."""
 _KEYS = ["model", "split", "setting", "problem"]
 
 
@@ -78,16 +81,6 @@ def _fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _content(folder: Path, pattern: str) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob(pattern) if p.is_file()):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -116,10 +109,7 @@ def evaluate_model(
     """
     from prorl_study import sampling  # here, so that recomputing results needs no torch
 
-    package = Path(__file__).parent
-    identity = [_content(Path(model_path), "*"), _content(package / "domains", "*.py")]
-    identity += [_content(package / "verification", "*.py")]
-    identity += [_content(package, name) for name in ("sampling.py", "rollout.py")]
+    identity = [digests(Path(model_path)), digests(Path(__file__).parent, DETERMINING)]
     loaded: list[Any] = []
     used: list[Path] = []
 

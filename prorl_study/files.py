@@ -1,9 +1,11 @@
-"""Small files that runs leave behind: JSON written whole or not at all, and logs that survive a kill."""
+"""Files that runs leave behind: JSON written whole or not at all, logs that a kill cannot spoil, hashes."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,18 @@ def write_json(value: Any, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     os.replace(partial, path)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex; read in blocks, so that a large model does not fill the memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(folder: Path, patterns: Sequence[str] = ("**/*",)) -> dict[str, str]:
+    """`digest` of every file in `folder` that matches a pattern, by its path in the folder, sorted."""
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return {path.relative_to(folder).as_posix(): digest(path) for path in sorted(found)}
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

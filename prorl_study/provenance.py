@@ -6,7 +6,6 @@ never in a page or a result, so that those are equal whenever the study is. No s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -22,6 +21,8 @@ from typing import Any
 
 import psutil
 
+from prorl_study.files import digest
+
 LIBRARIES = ("torch", "transformers", "trl", "datasets", "math-verify", "reasoning-gym", "if-verifiable")
 """What decides the numbers, beside the study's own code."""
 SAMPLE_SECONDS = 1.0
@@ -31,11 +32,6 @@ SAMPLE_SECONDS = 1.0
 def library_versions() -> dict[str, str]:
     """Installed versions of the libraries that decide the study's numbers, without build tags."""
     return {name: version(name).split("+")[0] for name in LIBRARIES}
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def git_commit(root: Path) -> str:
@@ -116,7 +112,7 @@ def run_card(stage: str, results: Path, params_file: Path) -> Iterator[None]:
         "python": platform.python_version(),
         "versions": library_versions(),
         "commit": git_commit(params_file.parent),
-        "params_sha256": file_hash(params_file),
+        "params_sha256": digest(params_file),
     }
     path = results / "run_cards" / f"{stage}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,8 +24,9 @@ from IPython.display import HTML, display
 
 from prorl_study import params
 from prorl_study.errors import StudyError
+from prorl_study.files import digest
 from prorl_study.paths import Workspace, project_root
-from prorl_study.provenance import file_hash, library_versions
+from prorl_study.provenance import library_versions
 from prorl_study.stages import STAGES
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -248,7 +249,7 @@ def write_index(ws: Workspace) -> Path:
         "cards": "\n".join(cards),
         "profile": html.escape(study.profile),
         "seed": str(study.seed),
-        "params": file_hash(project_root() / "params.yaml")[:12],
+        "params": digest(project_root() / "params.yaml")[:12],
         "versions": html.escape(versions),
     }
     text = (TEMPLATES / "study" / "index_page.html").read_text()

@@ -24,7 +24,7 @@ import pandas as pd
 
 from prorl_study.domains.problem import Problem
 from prorl_study.errors import StudyError
-from prorl_study.files import read_log
+from prorl_study.files import digests, read_log
 from prorl_study.params import SegmentParams, TrainParams, build
 
 STATE_FILE = "study_state.json"
@@ -80,22 +80,11 @@ def fingerprint(train: TrainParams, segment: SegmentParams, seed: int, problems:
         "train": asdict(train),
         "segment": {k: v for k, v in asdict(segment).items() if k != "steps"},
         "seed": seed,
-        "problems": {p.name: _digest(p) for p in sorted(problems.glob("*.parquet"))},
-        "previous": {
-            str(p.relative_to(previous)): _digest(p) for p in sorted(previous.rglob("*")) if p.is_file()
-        },
-        "code": {
-            str(p.relative_to(PACKAGE)): _digest(p)
-            for name in DETERMINING
-            for p in sorted(PACKAGE.glob(name))
-        },
+        "problems": digests(problems, ["*.parquet"]),
+        "previous": digests(previous),
+        "code": digests(PACKAGE, DETERMINING),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def last_checkpoint(folder: Path) -> Path | None:

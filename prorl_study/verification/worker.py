@@ -332,6 +332,7 @@ def main() -> None:
     def on_term(_signal: int, _frame: FrameType | None) -> None:
         # The kernel also sends this when the *thread* that started the worker ends; that is no reason.
         if os.getppid() != parent:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may interrupt the cleaning up
             raise StudyEnded
 
     signal.signal(signal.SIGTERM, on_term)
@@ -341,10 +342,15 @@ def main() -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     try:
-        prctl(PR_SET_CHILD_SUBREAPER, 1)
-        if not Path("/proc/self/task", str(os.getpid()), "children").exists():
-            raise OSError("this kernel has no /proc/PID/task/TID/children")
-        Worker(Limits(**json.loads(sys.argv[1])), commands, replies).run()
+        try:
+            prctl(PR_SET_CHILD_SUBREAPER, 1)
+            if not Path("/proc/self/task", str(os.getpid()), "children").exists():
+                raise OSError("this kernel has no /proc/PID/task/TID/children")
+            Worker(Limits(**json.loads(sys.argv[1])), commands, replies).run()
+        finally:
+            # A study that dies closes the channel first and sends the signal after it. Whether the signal
+            # comes before this line, in it or later: it is ignored from here on.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except (StudyEnded, BrokenPipeError):
         pass
     except Exception as error:
