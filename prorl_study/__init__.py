@@ -6,3 +6,8 @@ paths, params -> domains -> verification -> problems -> trainer, segments -> sam
 """
 
 __version__ = "0.1.0"
+
+import warnings as _warnings
+
+# Shown as red text in the first cell of every notebook; the study's own bars need no widgets.
+_warnings.filterwarnings("ignore", message="IProgress not found")
