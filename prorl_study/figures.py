@@ -93,7 +93,7 @@ def gains_figure(gains: Sequence[Mapping[str, Any]], measure: str = "strict") ->
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlabel(f"gain over the best training-free base, {measure} (percentage points)")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=2, frameon=False)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
     return fig
 
 
@@ -223,7 +223,7 @@ def training_curves(log: pd.DataFrame, smooth: int = 9) -> Figure:
             values = log[column].rolling(smooth, min_periods=1, center=True).mean()
             axes[-1].plot(time, values, color=_colour(name, place), lw=1.8, label=name)
         axes[-1].set(xlabel="rollout step", ylabel="mean reward per domain (0 to 1)")
-        axes[-1].legend(frameon=False, fontsize="small")
+        axes[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5))
     if "segment" in log:
         for start in time[1:][(log.segment != log.segment.shift())[1:]]:
             for axis in axes:

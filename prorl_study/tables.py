@@ -15,6 +15,10 @@ from IPython.display import HTML, display
 from prorl_study.domains import DOMAINS
 
 
+LONGEST_ON_ONE_LINE = 26
+"""Characters of a cell; longer text is broken into lines, so that a table of claims fits its page."""
+
+
 def number(value: object, digits: int = 1) -> str:
     """`12.3`; a dash where there is no number; text and whole numbers as they are."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
@@ -91,8 +95,10 @@ def table(
         cells = []
         for place, column in enumerate(headings):
             text = escape(number(row[column], digits))
-            align = ' style="text-align:right"' if column in numeric and place else ""
-            cells.append(f'<th scope="row">{text}</th>' if place == 0 else f"<td{align}>{text}</td>")
+            style = ' style="text-align:right"' if column in numeric and place else ""
+            if len(text) > LONGEST_ON_ONE_LINE:
+                style = ' class="prose"'
+            cells.append(f'<th scope="row"{style}>{text}</th>' if place == 0 else f"<td{style}>{text}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
     return HTML(
         '<table class="study-table">'
