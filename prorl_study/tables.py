@@ -14,8 +14,7 @@ from IPython.display import HTML, display
 
 from prorl_study.domains import DOMAINS
 
-
-LONGEST_ON_ONE_LINE = 26
+LONGEST_ON_ONE_LINE = 20
 """Characters of a cell; longer text is broken into lines, so that a table of claims fits its page."""
 
 
