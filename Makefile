@@ -6,6 +6,7 @@ PYTHON ?= $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3
 	done), python3)
 READY := .venv/.ready
 FETCHED := .venv/.fetched
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)  # as in most containers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help setup study test slow-tests lab report clean-scratch
@@ -37,7 +38,7 @@ slow-tests: setup  ## the tests that take minutes each
 	@python -m pytest -m slow
 
 lab: setup  ## JupyterLab on the notebooks, with this environment's kernel
-	@JUPYTER_PREFER_ENV_PATH=1 jupyter lab notebooks
+	@JUPYTER_PREFER_ENV_PATH=1 jupyter lab $(AS_ROOT) notebooks
 
 report: setup  ## run the benchmarks, the claims and the index anew
 	@dvc repro --force --single-item benchmarks claims index
