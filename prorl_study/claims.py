@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -353,7 +352,12 @@ def judge_claims(results: Results, claims: Sequence[Claim] = CLAIMS) -> list[dic
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One sentence with the number of claims per verdict."""
-    tally = Counter(re.sub("than .*", "than its margin", row["verdict"]) for row in rows)
-    parts = ", ".join(f"{count} {name}" for name, count in tally.most_common())
-    return f"Of {len(rows)} claims: {parts}."
+    """One sentence with the number of claims per verdict; those that were not seen are named."""
+    named: dict[str, list[str]] = {}
+    for row in rows:
+        named.setdefault(re.sub("than .*", "than its margin", row["verdict"]), []).append(row["id"])
+    parts = [
+        f"{len(ids)} {verdict}" + ("" if verdict == "seen here" else f" ({', '.join(ids)})")
+        for verdict, ids in sorted(named.items(), key=lambda item: -len(item[1]))
+    ]
+    return f"Of {len(rows)} claims: {'; '.join(parts)}."

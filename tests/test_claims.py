@@ -158,8 +158,10 @@ def test_paper_gains_of_section_3_match_the_tables_and_know_their_source():
         assert fact["value"] is None or (fact["source"] and fact["confidence"]), name
 
 
-def test_summary_counts_every_claim_once():
+def test_summary_counts_every_claim_once_and_names_those_that_were_not_seen():
     rows = claims.judge_claims(results())
     text = claims.summary(rows)
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     assert numbers[0] == sum(numbers[1:]) == len(rows)
+    named = re.findall(r"[a-z][a-z-]+", " ".join(re.findall(r"\((.*?)\)", text)))
+    assert sorted(named) == sorted(row["id"] for row in rows if row["verdict"] != "seen here")
