@@ -54,8 +54,6 @@ def test_a_child_ends_with_its_parent(tmp_path, how):
         [
             sys.executable,
             "-c",
-            # A shell that runs the tests in the background hands down an ignored SIGINT.
-            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
             "from pathlib import Path; from prorl_study import launcher; "
             f"launcher.run_module('child_module', [], Path({str(log)!r}))",
         ],
