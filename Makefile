@@ -9,7 +9,7 @@ FETCHED := .venv/.fetched
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)  # as in most containers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup study test slow-tests lab report clean-scratch
+.PHONY: help setup study test slow-tests load-test lab report clean-scratch
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,10 +32,13 @@ study: setup  ## run every stage that is not up to date, then open reports/index
 	@echo "Open $(CURDIR)/reports/index.html"
 
 test: setup  ## all tests but the slow ones, with one small study from end to end
-	@python -m pytest -m "not slow"
+	@python -m pytest -m "not slow and not load"
 
 slow-tests: setup  ## the tests that take minutes each
 	@python -m pytest -m slow
+
+load-test: setup  ## twenty thousand verifications, one in twenty of them hostile
+	@python -m pytest -m load -s
 
 lab: setup  ## JupyterLab on the notebooks, with this environment's kernel
 	@JUPYTER_PREFER_ENV_PATH=1 jupyter lab $(AS_ROOT) notebooks

@@ -1,7 +1,7 @@
 """Helpers of the ProRL study: the notebooks tell the story, this package does the work, DVC remembers.
 
 The package never knows of notebooks, and imports run one way:
-paths, params -> domains -> verification -> problems -> trainer, segments -> sampling, evaluation
+paths, params -> domains, judges -> verification -> problems -> trainer, segments -> sampling, evaluation
 -> statistics -> claims -> figures, reporting.
 """
 

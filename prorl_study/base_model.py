@@ -26,6 +26,7 @@ from typing import Any
 
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
+from prorl_study.files import digests
 from prorl_study.params import BaseModelParams, build
 
 END, USER, ASSISTANT, PAD = "<|end|>", "<|user|>", "<|assistant|>", "<|pad|>"
@@ -53,9 +54,8 @@ DETERMINING = ("domains/*.py", "base_model.py", "optimizers.py")
 
 def fingerprint(params: BaseModelParams, seed: int) -> str:
     """Sixteen hex digits that change with everything that determines the base model."""
-    code = b"".join(path.read_bytes() for name in DETERMINING for path in sorted(PACKAGE.glob(name)))
-    content = json.dumps({"params": asdict(params), "seed": seed}, sort_keys=True).encode()
-    return "base-" + hashlib.sha256(content + code).hexdigest()[:16]
+    parts = {"params": asdict(params), "seed": seed, "code": digests(PACKAGE, DETERMINING)}
+    return "base-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def teacher_examples(seed: int, index: int = 1) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""`prorl-study`: runs a stage's notebook, switches profiles, writes the index page.
+"""`prorl-study`: runs a stage's notebook, switches profiles, judges answers, writes the index page.
 
 Whatever DVC, papermill or Jupyter do themselves is left to them: `dvc repro` runs the pipeline, `dvc
 exp` compares runs. Bad input ends with one sentence on stderr and exit code 1.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import os
 import re
 import signal
@@ -124,6 +125,51 @@ def plan(root: Path) -> str:
     return "\n".join(lines)
 
 
+def verify_file(path: Path, lenient: bool, isolation: str, workers: int, out: Path | None) -> str:
+    """Judge every row of a JSONL file, `{"problem": {...}, "completion": "..."}`; a table of statuses.
+
+    `out` gets one verdict a row, as JSON lines. Raises StudyError that names the line which cannot be used.
+    """
+    from dataclasses import asdict, fields
+
+    import pandas as pd
+
+    from prorl_study.domains import STATUSES, Problem
+    from prorl_study.verification import VerificationPool
+
+    if not path.is_file():
+        raise StudyError(f"{path} does not exist; give a JSONL file of problem and completion rows.")
+    known, items = {f.name for f in fields(Problem)}, []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            problem, completion = row["problem"], row["completion"]
+            unknown = sorted(set(problem) - known)
+            if unknown:
+                raise ValueError(f"unknown field {', '.join(unknown)}")
+            if "domain" not in problem or not isinstance(completion, str):
+                raise ValueError("no domain, or no text")
+        except (ValueError, TypeError, KeyError) as error:
+            raise StudyError(
+                f'{path}, line {number}: {error}; a row is {{"problem": {{"domain": ..., ...}}, '
+                f'"completion": "..."}} with the fields of prorl_study.domains.Problem.'
+            ) from error
+        items.append((Problem(**problem), completion))
+    with VerificationPool(workers=workers, isolation=isolation) as pool:
+        verdicts = pool.verify(items, lenient)
+    if out:
+        out.write_text("".join(json.dumps(asdict(verdict)) + "\n" for verdict in verdicts))
+    rows = [(p.domain, v.status, v.score) for (p, _), v in zip(items, verdicts, strict=True)]
+    frame = pd.DataFrame(rows, columns=["domain", "status", "score"])
+    table = pd.crosstab(frame.domain, frame.status, margins=True, margins_name="all")
+    table = table.reindex(columns=[s for s in (*STATUSES, "all") if s in table])
+    table["mean score"] = frame.groupby("domain").score.mean().round(3)
+    table.loc["all", "mean score"] = round(frame.score.mean(), 3)
+    return table.to_string()
+
+
 def _parse_override(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     try:
@@ -146,6 +192,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter")
     profile = commands.add_parser("profile", help="merge conf/profiles/NAME.yaml into params.yaml")
     profile.add_argument("name", metavar="NAME")
+    verify = commands.add_parser("verify", help="judge a JSONL file of problem and completion rows")
+    verify.add_argument("file", metavar="FILE.jsonl", type=Path)
+    verify.add_argument("--lenient", action="store_true", help="look for the answer in more places")
+    verify.add_argument("--isolation", default="walls", help="walls (the default) or process")
+    verify.add_argument("--workers", type=int, default=2, help="pairs of processes that judge")
+    verify.add_argument("--out", metavar="FILE", type=Path, help="write one verdict a row, as JSON lines")
     commands.add_parser("index", help="write reports/index.html")
     commands.add_parser("plan", help="the stages with their last measured time and memory")
     commands.add_parser("snapshot", help="generate the problems that data.dvc tracks into data/")
@@ -161,6 +213,12 @@ def execute(arguments: argparse.Namespace) -> None:
     elif arguments.command == "profile":
         changes = switch_profile(arguments.name, project_root())
         print("\n".join(changes) or f"params.yaml holds profile {arguments.name} already.")
+    elif arguments.command == "verify":
+        print(
+            verify_file(
+                arguments.file, arguments.lenient, arguments.isolation, arguments.workers, arguments.out
+            )
+        )
     elif arguments.command == "index":
         from prorl_study.reporting import write_index
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import pandas as pd
 
-from prorl_study.domains import DOMAINS
 from prorl_study.domains.problem import Problem
 from prorl_study.errors import StudyError
 from prorl_study.files import digests
@@ -33,7 +32,7 @@ _PROBLEM = ("domain", "task", "difficulty", "open_ended")
 SPLITS = ("train", "validation", "test", "hard", "ood")
 TRAIN_PROBLEMS = 20
 """Per domain, of the training split: enough to see memorisation, without sampling all of it."""
-DETERMINING = ("domains/*.py", "verification/*.py", "sampling.py", "rollout.py")
+DETERMINING = ("domains/*.py", "judges/*", "verification/*.py", "sampling.py", "rollout.py")
 """Code that samples and their verdicts depend on."""
 _KEYS = ["model", "split", "setting", "problem"]
 
@@ -48,7 +47,6 @@ def judge(problems: Sequence[Problem], samples: Sequence[Sequence[Any]], pool: A
     strict, lenient = iter(pool.verify(work, lenient=False)), iter(pool.verify(work, lenient=True))
     rows = []
     for problem, drawn in zip(problems, samples, strict=True):
-        extract = DOMAINS[problem.domain].extract
         for number, one in enumerate(drawn):
             verdict, second = next(strict), next(lenient)
             rows.append(
@@ -69,8 +67,8 @@ def judge(problems: Sequence[Problem], samples: Sequence[Sequence[Any]], pool: A
                     "reason": verdict.reason,
                     "lenient_score": second.score,
                     "lenient_solved": int(second.solved),
-                    "answer": extract(one.text, False),
-                    "lenient_answer": extract(one.text, True),
+                    "answer": verdict.answer,
+                    "lenient_answer": second.answer,
                 }
             )
     return pd.DataFrame(rows)

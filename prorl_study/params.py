@@ -200,11 +200,21 @@ class EvaluationParams:
     """Tokens (prompt and response) that one generation batch may hold."""
     bootstrap_resamples: int
     """Resamples of problems for each interval."""
-    verification_workers: int
-    """Worker processes that judge answers."""
 
 
-Section = TypeVar("Section", DataParams, BaseModelParams, TrainParams, SegmentParams, EvaluationParams)
+@dataclass(frozen=True)
+class VerificationParams:
+    """Who judges answers, and behind what; no result depends on these."""
+
+    isolation: str
+    """`walls` (bubblewrap), or `process` to go without, which is warned about."""
+    workers: int
+    """Pairs of processes that judge answers."""
+
+
+Section = TypeVar(
+    "Section", DataParams, BaseModelParams, TrainParams, SegmentParams, EvaluationParams, VerificationParams
+)
 
 
 def build(section: type[Section], values: Mapping[str, Any], where: str) -> Section:
@@ -251,6 +261,7 @@ class Params:
     train: TrainParams
     segments: dict[str, SegmentParams]
     evaluation: EvaluationParams
+    verification: VerificationParams
 
 
 SECTIONS = {
@@ -258,6 +269,7 @@ SECTIONS = {
     "base_model": BaseModelParams,
     "train": TrainParams,
     "evaluation": EvaluationParams,
+    "verification": VerificationParams,
 }
 
 

@@ -33,6 +33,7 @@ STATE_FILE = "study_state.json"
 PACKAGE = Path(__file__).parent
 DETERMINING = (
     "domains/*.py",
+    "judges/*",
     "verification/*.py",
     "recipe.py",
     "rollout.py",
@@ -60,7 +61,8 @@ class SegmentConfig:
     eval_temperature: float
     top_p: float
     batch_tokens: int
-    verification_workers: int
+    isolation: str
+    workers: int
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +119,7 @@ def train_segment(config: SegmentConfig) -> None:
     resume = last_checkpoint(checkpoints)
     done = json.loads((resume / STATE_FILE).read_text())["step"] if resume else 0
     _cut_back(work / "log.jsonl", done)
-    with VerificationPool(workers=config.verification_workers) as pool:
+    with VerificationPool(workers=config.workers, isolation=config.isolation) as pool:
         validation = _first_per_domain(load_problems(problems, "validation"), train.validation_prompts)
         sampler = Sampler(
             config.eval_temperature, config.top_p, train.max_completion_tokens, config.batch_tokens

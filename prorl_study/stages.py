@@ -31,10 +31,14 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "data": Stage("10_data.ipynb", ("data", "evaluation"), "artifacts/problems"),
-    "base_model": Stage("20_base_model.ipynb", ("base_model", "evaluation"), "models/base"),
-    "train": Stage("30_prolonged_training.ipynb", ("train", "segment", "evaluation"), "models/{segment}"),
-    "benchmarks": Stage("50_benchmarks.ipynb", ("evaluation", "segments"), "results/benchmarks.json"),
+    "data": Stage("10_data.ipynb", ("data", "evaluation", "verification"), "artifacts/problems"),
+    "base_model": Stage("20_base_model.ipynb", ("base_model", "evaluation", "verification"), "models/base"),
+    "train": Stage(
+        "30_prolonged_training.ipynb", ("train", "segment", "evaluation", "verification"), "models/{segment}"
+    ),
+    "benchmarks": Stage(
+        "50_benchmarks.ipynb", ("evaluation", "segments", "verification"), "results/benchmarks.json"
+    ),
     "claims": Stage("60_claims.ipynb", ("evaluation", "segments"), "results/claims.json"),
 }
 """In the order in which they run. `train` runs once per segment; `segment` is that one's parameters."""

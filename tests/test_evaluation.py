@@ -24,7 +24,6 @@ SETTINGS = EvaluationParams(
     tuned_temperatures=[0.3, 0.6, 1.0],
     batch_tokens=1000,
     bootstrap_resamples=200,
-    verification_workers=1,
 )
 
 

@@ -155,3 +155,9 @@ def test_partial_credit_is_graded(problems: list[Problem]) -> None:
 def test_checks_are_plain_json(problems: list[Problem]) -> None:
     for problem in problems:
         assert json.loads(json.dumps(problem.checks)) == problem.checks
+
+
+def test_a_verdict_carries_the_extracted_answer(problems: list[Problem]) -> None:
+    for text in ("7", "x" * 2000):
+        assert logic.verify(problems[0], in_answer(f" {text} ")).answer == text
+    assert logic.verify(problems[0], "no answer").answer is None

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
+from math_verify import parse
+from math_verify import verify as math_verify
 
 from prorl_study.domains import SPLITS, after_thinking
-from prorl_study.domains.math import DOMAIN, TASKS, canonical, equivalent, last_boxed
+from prorl_study.domains.math import DOMAIN, TASKS, boxed_answer, canonical, equivalent, last_boxed
+from prorl_study.domains.problem import Problem, Verdict
 from prorl_study.domains.templates import DEPTHS, HELD_OUT_SPLITS
 from prorl_study.errors import StudyError
+from prorl_study.judges import fresh, latex
 
 PER_SPLIT = 120
 PROBLEMS = [DOMAIN.generate(7, split, i) for split in SPLITS for i in range(PER_SPLIT)]
@@ -168,12 +174,298 @@ def test_verdict(gold: str, answer: str, status: str) -> None:
     assert (verdict.status, verdict.score) == (status, float(status == "correct")), verdict
 
 
+def judge(gold: str, answer: str, checks: dict[str, object] | None = None, question: str = "") -> Verdict:
+    prompt = [{"role": "user", "content": question}]
+    problem = Problem(domain="math", answer=gold, checks=checks or {}, prompt=prompt)
+    return DOMAIN.verify(problem, rf"<think>0</think>\boxed{{{answer}}}", False)
+
+
 def test_comparing_rationals_directly_agrees_with_math_verify() -> None:
     forms = ["2", "-2", "4/2", "1/2", "2/4", "3/12", "0", r"\frac{1}{2}", r"\frac{6}{3}", "2/0"]
+    read = {form: parse(rf"\boxed{{{form}}}", parsing_timeout=None) for form in forms}
     for gold in forms[:-1]:
         for answer in forms:
-            verdict = DOMAIN.verify(replace(PROBLEMS[0], answer=gold), rf"\boxed{{{answer}}}", False)
-            assert verdict.solved == equivalent(canonical(gold), canonical(answer)), (gold, answer)
+            same = math_verify(read[gold], read[answer], timeout_seconds=None)
+            assert judge(gold, answer).solved == equivalent(gold, answer) == same, (gold, answer)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("1,2", "2,1"),
+        ("1,2", r"\{2,1\}"),
+        (r"\{1,2\}", r"\{2, 1, 1\}"),
+        ("3i,-3i", r"\pm 3i"),
+        ("7,-2", r"-2 \text{ and } 7"),
+        (r"3\pm\sqrt2", r"3+\sqrt{2}, 3-\sqrt{2}"),
+        ("x=1,y=2", "y=2, x=1"),
+        ("x=1,y=2", "1,2"),
+        ("(2, 3), (3, 2)", "(3,2),(2,3)"),
+        (r"\emptyset", r"\{\}"),
+        (r"\emptyset", r"\text{no solution}"),
+        (r"\left( 4, \frac{\pi}{12} \right)", r"(4,\pi/12)"),
+        ("x>3", r"(3,\infty)"),
+        (r"1<x\le 2", "(1,2]"),
+        (r"x \in [1,2]", r"1 \le x \leq 2"),
+        (r"x>\frac{1}{2} \text{ or } x<-\frac{1}{3}", r"(-\infty,-\frac13)\cup(\frac12,\infty)"),
+        (r"(-\infty,2)\cup(2,\infty)", r"\mathbb{R}\setminus\{2\}"),
+        (r"\mathbb{R}", r"(-\infty,\infty)"),
+        ("3", "x=3"),
+        ("x=3", "3"),
+        ("y=2x+1", "2x-y+1=0"),
+        ("x^2+y^2=1", "y^2+x^2-1=0"),
+        (r"x+y\le 3", r"3 \ge y+x"),
+        ("4", "2+2=4"),
+        (r"\sqrt{2}", r"\sqrt{2} \approx 1.41"),
+        (r"50\%", "0.5"),
+        (r"50\%", r"50 \text{ percent}"),
+        (r"\frac{3}{2}", "1 1/2"),
+        (r"1\frac{1}{2}", "1.5"),
+        (r"-1\frac{1}{2}", "-1.5"),
+        (r"\frac{1}{3}", "0.333333"),
+        (r"\frac13", r"0.\overline{3}"),
+        ("2500", r"2.5\times 10^{3}"),
+        (r"11,\! 111,\! 100", "11111100"),
+        ("1000", r"1\,000"),
+        ("5000000", r"5\text{ million}"),
+        (r"5\text{ cm}", "5"),
+        (r"5\text{ cm}", "5 centimeters"),
+        (r"5\text{ cm}^2", r"5 \text{ square centimeters}"),
+        ("5", "5 apples"),
+        (r"10\sqrt{3}\text{ cm}", r"10\sqrt 3"),
+        (r"72^\circ", "72"),
+        (r"72^{\circ}", r"72 \text{ degrees}"),
+        (r"\$18.90", "18.9"),
+        (r"\$18.90", r"18.90\text{ dollars}"),
+        (r"\text{east}", "East."),
+        (r"\text{(E)}", "E"),
+        ("C", r"\text{C}"),
+        ("2516_8", "2516"),
+        ("2516_8", r"2516_{\text{eight}}"),
+        (r"\begin{pmatrix} 1 & 1/2 \\ 3 & 4 \end{pmatrix}", r"\begin{bmatrix}1&0.5\\3&4\end{bmatrix}"),
+        ("4 p(p-1)", "4p^2-4p"),
+        ("(1)(2)(4)", "8"),
+        ("(2+i)(2-i)", "5"),
+        ("(x+1)(x+2)", "x^2+3x+2"),
+        ("1:2", "2:4"),
+        ("1:2:3", "2:4:6"),
+        ("10!", "3628800"),
+        (r"f(x) = x - 1 \text{ or } f(x) = -x - 1.", "x-1, -x-1"),
+    ],
+)
+def test_the_same_answer_in_another_form_is_right(gold: str, answer: str) -> None:
+    assert judge(gold, answer).score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("1,1,2", "1,2"),
+        ("1,2", "1,2,3"),
+        ("1,2", "(1,2)"),
+        ("(1,2)", "1,2"),
+        ("(1,2)", "(2,1)"),
+        ("(1,2)", "[1,2]"),
+        ("[1,2]", "(1,2)"),
+        ("(1,2]", "[1,2)"),
+        ("(1,2)", r"\{1,2\}"),
+        (r"\pm 2", "2"),
+        ("x=1,y=2", "2,1"),
+        ("x=1,y=2", "y=1, x=2"),
+        (r"\emptyset", "0"),
+        (r"\emptyset", r"\{0\}"),
+        (r"\emptyset", r"\{\emptyset\}"),
+        (r"x\ge 3", "x>3"),
+        ("x>3", "x<3"),
+        (r"x+y\le 3", r"x+y\ge 3"),
+        (r"(-\infty,2)\cup(2,\infty)", r"\mathbb{R}\setminus\{3\}"),
+        (r"(-\infty,2)\cup(2,\infty)", r"(-\infty,\infty)"),
+        ("x=3", "y=3"),
+        ("x=3", "2x=6"),
+        ("x^2=-1", "x^2=-2"),
+        ("5", "2+2=5"),
+        (r"x \ne 2", "2"),
+        (r"50\%", "50"),
+        ("50", r"50\%"),
+        (r"0.5\%", "0.5"),
+        (r"\frac{1}{3}", "0.33"),
+        (r"\frac{1}{3}", "0.33333"),
+        (r"\frac{1}{3000000}", "0.000000"),
+        (r"\sqrt{2}", "1.41"),
+        ("0.0000001", "0.0000002"),
+        (r"1.2\times10^{-8}", r"1.3\times 10^{-8}"),
+        ("5", "2 3"),
+        ("5", "2(3)"),
+        ("7", "(1)(2)(4)"),
+        ("100200", "100, 200"),
+        ("5", "5x"),
+        ("5x", "5"),
+        ("5m", "5"),
+        ("5", r"5\text{ million}"),
+        ("2", r"2 \text{ or more}"),
+        (r"5\text{ cm}", "5 m"),
+        (r"5\text{ cm}", r"5\text{ cm}^2"),
+        (r"\$5", r"5\text{ cents}"),
+        (r"\text{east}", "seat"),
+        (r"\text{east}", r"\text{west}"),
+        (r"\text{(E)}", "D"),
+        ("R", "r"),
+        ("2516_8", "2516_9"),
+        ("2516", "2516_8"),
+        ("4:2:1", "2:1:1"),
+        (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}"),
+        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 & 2 \end{pmatrix}"),
+        ("(2, 3), (3, 2)", "(3,2),(3,2)"),
+        # Right to a mathematician, but not taken: nothing is converted.
+        (r"5\text{ cm}", r"50\text{ mm}"),
+        (r"30^\circ", r"\frac{\pi}{6}"),
+    ],
+)
+def test_another_answer_is_wrong(gold: str, answer: str) -> None:
+    verdict = judge(gold, answer)
+    assert (verdict.score, verdict.status) == (0.0, "wrong")
+
+
+def test_order_counts_where_the_problem_says_so() -> None:
+    ordered = {"ordered": True}
+    assert judge("1,2", "1, 2", ordered).solved and judge("1,2", "(1,2)", ordered).solved
+    assert judge("100,200,300", "100, 200, 300", ordered).solved
+    for answer in ("2,1", r"\{2,1\}", "1,2,2", "1", "1,2,3", "(2,1)"):
+        assert not judge("1,2", answer, ordered).solved, answer
+
+
+def test_any_of_the_alternatives_is_right() -> None:
+    checks = {"answers": [r"\frac{1}{2}", "x+1"]}
+    for gold in ("", "7"):
+        assert judge(gold, "0.5", checks).solved and judge(gold, "1+x", checks).solved
+        assert judge(gold, "7", checks).solved == (gold == "7")
+        assert not judge(gold, "8", checks).solved
+
+
+def test_a_bare_percentage_or_base_is_right_where_the_question_asks_for_it() -> None:
+    assert judge("50", r"50\%", question="What percent is it?").solved
+    assert judge(r"50\%", "50", question="What percent is it?").solved
+    assert not judge(r"50\%", "5000", question="What percent is it?").solved
+    assert judge("2516", "2516_8", question="Write it in base 8.").solved
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{1}, \boxed{2}", "1, 2"),
+        (r"$\boxed{1}$ and $\boxed{2}$.", "1, 2"),
+        (r"$x=\boxed{1}$, or $x=\boxed{2}$", "1, 2"),
+        (r"\boxed{1} \text{ and } \boxed{2}", "1, 2"),
+        (r"\boxed{1}, \boxed{2}, and \boxed{3}", "1, 2, 3"),
+        (r"\boxed{1}, \boxed{1}", "1"),
+        (r"First \boxed{1}. Then \boxed{2}.", "2"),
+        (r"\boxed{1} is wrong and the answer is \boxed{2}", "2"),
+        (r"\boxed{\frac{1}{\boxed{2}}}", "2"),
+        (r"\boxed{1", None),
+    ],
+)
+def test_boxes_that_one_sentence_joins_make_one_list(text: str, answer: str | None) -> None:
+    assert boxed_answer(text) == answer
+
+
+def test_equal_answers_vote_together_and_every_verdict_names_its_answer() -> None:
+    assert judge("7", "7").answer == judge("8", " $7$. ").answer == "7"
+    assert judge("1,250", "1,250").answer == "1250"
+    assert judge("100200", "100, 200").answer == "100, 200"
+    assert judge("7", "").answer is None
+    assert judge("7", "7" * 201).answer == "7" * 201
+
+
+HOSTILE = [
+    r"__import__('os').system('touch {}')",
+    r"\text{__import__('os').system('touch {}')}",
+    r"x_{__import__('os').system('touch {}')}",
+    "(" * 99 + "1" + ")" * 99,
+    "{" * 99 + "1" + "}" * 99,
+    r"\frac{" * 25 + "1" + "}{2}" * 25,
+    r"\sqrt{" * 28 + "2" + "}" * 28,
+    "-" * 199,
+    "[" * 199,
+    "|" * 199,
+    "1:" * 99,
+    "\x00",
+    "7\x00",
+    "\ud800",
+    "x_{" * 60,
+    r"\left(" * 30,
+    r"\pm" * 60,
+    r"\in" * 60,
+    ",".join("1" * 99),
+    r"\begin{pmatrix}" * 12,
+    r"\begin{pmatrix}1&2\\3\end{pmatrix}",
+    r"\frac{1}{0}",
+    r"\infty-\infty",
+    "1e999",
+    "1e9999",
+    "10_{99999}",
+    "½",
+    "٣",
+]
+GOLDS = ["7", r"\frac{1}{2}", "x+1", "(1,2)", "1,2", r"\text{east}", "x>3", "1:2", "y=2x", r"\mathbb{R}"]
+
+
+def test_hostile_answers_are_verdicts_and_nothing_of_them_is_compiled(tmp_path: Path) -> None:
+    """In a process of its own, since an audit hook cannot be taken off again."""
+    target = tmp_path / "touched"
+    cases = [answer.replace("{}", str(target)) for answer in HOSTILE]
+    program = """
+import json, sys
+from prorl_study.domains.math import DOMAIN
+from prorl_study.domains.problem import Problem
+from prorl_study.judges.fresh import NeedsFreshFork
+golds, cases = json.load(sys.stdin)
+compiled = []
+
+def watch(event, arguments):
+    source = arguments[0] if event == "compile" else None
+    # Import compiles files; sympy writes `monomial_...` functions from the number of variables alone.
+    if isinstance(source, bytes) and not source.startswith(b"def monomial_") and arguments[1] == "<string>":
+        compiled.append(repr(source))
+    if event in ("os.system", "subprocess.Popen", "os.exec"):
+        compiled.append(event)
+
+def score(gold, case):
+    verdict = DOMAIN.verify(Problem(domain="math", answer=gold), r"\\boxed{" + case + "}", False)
+    assert verdict.status in ("correct", "wrong", "unparseable", "refused"), (gold, case)
+    return verdict.score
+
+# Importing sympy compiles much; one of each kind brings all of it in.
+assert score("x+1", "1+x") == score("(0,1)", "0<x<1") == score("x+y=1", "2x+2y=2") == 1
+assert score(r"\\mathbb{R}", r"(-\\infty,\\infty)") == 1 and score("x+1", "x+2") == score("2^x", "3") == 0
+sys.addaudithook(watch)
+for gold in golds:
+    for case in cases:
+        try:
+            assert score(gold, case) == 0, (gold, case)
+        except NeedsFreshFork:
+            assert gold == r"\\text{east}" or "\\\\" in case, (gold, case)
+print(json.dumps(compiled))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=json.dumps([GOLDS, cases]), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [] and not target.exists()
+
+
+@pytest.mark.parametrize(
+    "answer", [r"\sum_{n=0}^{\infty} \frac{1}{n!}", r"\int_0^1 x\,dx", r"\lim_{x\to 0} x"]
+)
+def test_what_sympy_may_run_as_code_waits_for_a_fork_of_its_own(
+    answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latex._expression.cache_clear()
+    with pytest.raises(fresh.NeedsFreshFork):
+        judge("x+1", answer)
+    monkeypatch.setattr(fresh, "_throwaway", True)
+    assert judge("x+1", answer).status == "wrong"
+    assert judge(r"\frac{1}{2}", r"\int_0^1 x\,dx").solved
+    latex._expression.cache_clear()
 
 
 def test_the_teacher_refuses_problems_without_steps() -> None:

@@ -19,14 +19,14 @@ from prorl_study.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "prorl_study"
-FOLDERS = ("domains", "verification")
+FOLDERS = ("domains", "judges", "verification")
 """Sub-packages that dvc.yaml lists as one folder."""
 READ_BY = {
     "reporting.py": "templates",
     "paper.py": "paper.yaml",
 }
 """Files that a module reads beside its code."""
-WITHOUT_EFFECT = {"workspace", "verification_workers"}
+WITHOUT_EFFECT = {"workspace", "isolation", "workers"}
 """Parameters that no result depends on, so that changing one must not run a stage again."""
 MINUTES = 5
 """How long the small study may take."""

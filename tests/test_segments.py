@@ -60,7 +60,8 @@ def config(root: Path, name: str, steps: int = 3, previous: str = "base", **boun
         eval_temperature=0.6,
         top_p=0.95,
         batch_tokens=4000,
-        verification_workers=1,
+        isolation="walls",
+        workers=1,
     ).write(path)
     return path
 

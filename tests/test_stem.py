@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from prorl_study.domains import SPLITS
+from prorl_study.domains.problem import Problem, Verdict
 from prorl_study.domains.stem import CHOICE_SHARE, DOMAIN, FORMULAS, LETTERS, MAX_VALUE, TASKS, UNITS
 from prorl_study.domains.templates import DEPTHS, HELD_OUT_SPLITS
 from prorl_study.errors import StudyError
@@ -181,6 +182,201 @@ def test_verdict(gold: str, answer: str, strict: str, lenient: str) -> None:
     for leniency, status in ((False, strict), (True, lenient)):
         verdict = DOMAIN.verify(problem, rf"<think></think>\boxed{{{answer}}}", leniency)
         assert (verdict.status, verdict.score) == (status, float(status == "correct")), verdict
+
+
+BOXED = r"Put the answer in \boxed{}."
+OPTIONS = {"A": "12 N", "B": "24 N", "C": r"\frac{1}{2} m", "D": "C. elegans", "E": "None of these."}
+
+
+def judge(
+    gold: str,
+    completion: str,
+    checks: dict[str, object] | None = None,
+    asked: str = BOXED,
+    lenient: bool = False,
+) -> Verdict:
+    prompt = [{"role": "user", "content": asked}]
+    problem = Problem(domain="stem", answer=gold, checks=checks or {}, prompt=prompt)
+    return DOMAIN.verify(problem, f"<think>so</think>{completion}", lenient)
+
+
+@pytest.mark.parametrize(
+    ("boxed", "letter"),
+    [
+        ("A", "A"),
+        ("(b)", "B"),
+        (r"\text{B}", "B"),
+        (r"\text{(B)}", "B"),
+        ("**B**", "B"),
+        (r"\text{12 N}", "A"),
+        (r"12\,\mathrm{N}", "A"),
+        ("12 newtons", "A"),
+        ("B) 24 N", "B"),
+        (r"\dfrac{1}{2} m", "C"),
+        ("C. elegans", "D"),
+        ("C. Elegans", "D"),
+        ("C.", "C"),
+        ("none of these", "E"),
+        ("F", None),
+        ("13 N", None),
+        ("12", None),
+        ("A or B", None),
+        ("A, B", None),
+        ("(A) and (B)", None),
+        ("A. 12 N or B. 24 N", None),
+        ("elegans", None),
+    ],
+)
+def test_a_boxed_letter_or_text_names_one_option(boxed: str, letter: str | None) -> None:
+    for gold in OPTIONS:
+        verdict = judge(gold, rf"\boxed{{{boxed}}}", {"options": OPTIONS})
+        assert (verdict.score, verdict.status) == ((1.0, "correct") if gold == letter else (0.0, "wrong"))
+        assert letter is None or verdict.answer == letter
+
+
+@pytest.mark.parametrize(
+    ("completion", "letter"),
+    [
+        ("Answer: B", "B"),
+        ("The answer is (B).", "B"),
+        ("The answer is **B**", "B"),
+        ("**Answer:** B", "B"),
+        ("The final answer is $B$.", "B"),
+        ("The correct option is B, as shown.", None),
+        ("So the correct choice is B) 24 N", "B"),
+        ("Some thoughts.\n**B**", "B"),
+        ("Some thoughts.\nB.\n", "B"),
+        ("Some thoughts.\n24 N", "B"),
+        ("Some thoughts.\nB. 24 N", "B"),
+        ("The answer is 24 N.", "B"),
+        ("The answer is A. No, the answer is B.", "B"),
+        ("Option A is wrong.\nThe answer is B.", "B"),
+        ("The answer is A or B.", None),
+        ("The answer is (A) and (B)", None),
+        ("The answer is A force.", None),
+        ("B. is wrong", None),
+        ("I think that it is B somehow", None),
+        ("I cannot answer this.", None),
+        ("", None),
+    ],
+)
+def test_a_final_statement_counts_strictly_where_no_box_is_asked_for(
+    completion: str, letter: str | None
+) -> None:
+    for gold in OPTIONS:
+        verdict = judge(gold, completion, {"options": OPTIONS}, "Choose.")
+        assert verdict.score == float(gold == letter), verdict
+        boxed = judge(gold, completion, {"options": OPTIONS}, BOXED)
+        assert (boxed.score, boxed.status) == (0.0, "unparseable")
+
+
+def test_ten_options_and_texts_that_two_options_share() -> None:
+    ten = dict(zip("ABCDEFGHIJ", "zero one two three four five six seven eight nine".split(), strict=True))
+    assert (
+        judge("J", r"\boxed{J}", {"options": ten}).solved
+        and judge("J", r"\boxed{nine}", {"options": ten}).solved
+    )
+    shared = {"A": "0.16 N", "B": "0.16 N", "C": "1 N"}
+    assert judge("A", r"\boxed{A}", {"options": shared}).solved
+    assert not judge("A", r"\boxed{0.16 N}", {"options": shared}).solved
+    cases = {"A": "NN", "B": "Nn"}
+    assert judge("B", r"\boxed{Nn}", {"options": cases}).solved
+    assert not judge("B", r"\boxed{NN}", {"options": cases}).solved
+
+
+def test_generated_choices_take_the_letter_alone() -> None:
+    problem = CHOICES[0]
+    text = problem.checks["options"][problem.answer]
+    assert not DOMAIN.verify(problem, rf"\boxed{{{text}}}", False).solved
+    assert DOMAIN.verify(
+        replace(problem, checks={"options": problem.checks["options"]}), rf"\boxed{{{text}}}"
+    ).solved
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "right"),
+    [
+        ("3.0e8 m/s", r"3 \times 10^{8}\ \text{m/s}", True),
+        ("3.0e8 m/s", r"2.99 \cdot 10^8 m s^{-1}", True),
+        ("3.0e8 m/s", "3×10⁸ m/s", True),
+        ("3.0e8 m/s", r"3 \times 10^{7} m/s", False),
+        ("1e5 Pa", r"10^5 Pa", True),
+        ("6.63e-34 J s", r"6.63 \times 10^{-34} \text{ J s}", True),
+        ("6.63e-34 J s", r"6.63 \times 10^{-33} \text{ J s}", False),
+        ("5 kJ/mol", r"5\ \text{kJ mol}^{-1}", True),
+        ("5 kJ/mol", "5 J/mol", False),
+        ("5 kJ/mol", "5 kJ", False),
+        ("4.18 J/(g K)", r"4.18 \text{ J g}^{-1} \text{K}^{-1}", True),
+        ("500 nm", "500 nanometers", True),
+        ("500 nm", "500 J", False),
+        ("5 J", "5 N m", True),
+        ("9.8 m/s^2", r"9.8\ \frac{\text{m}}{\text{s}^2}", True),
+        ("9.8 m/s^2", r"9.8\ \text{m/s}", False),
+        ("9.8 m/s^2", "9.8", False),
+        ("9.8", "9.8 m/s^2", False),
+        ("-9.8 m/s^2", "9.8 m/s^2", False),
+        ("12 N", r"\sqrt{144}\ \text{N}", True),
+        (r"\boxed{g\sin\theta}", r"\sin(\theta) g", True),
+        (r"\boxed{g\sin\theta}", r"g\cos\theta", False),
+        (r"nRT\ln(V_2/V_1)", r"n R T (\ln V_2 - \ln V_1)", True),
+        (r"nRT\ln(V_2/V_1)", r"n R T \ln(V_1/V_2)", False),
+        (r"1/\sqrt{1-v^2/c^2}", r"\frac{1}{\sqrt{1-(v/c)^2}}", True),
+        (r"1/\sqrt{1-v^2/c^2}", r"\sqrt{1-v^2/c^2}", False),
+        (r"2\pi r", r"2 r \pi", True),
+        ("v", "V", False),
+        ("mitochondria", "Mitochondria.", True),
+        ("mitochondria", "ribosome", False),
+    ],
+)
+def test_quantities_formulas_and_words_of_other_sources(gold: str, answer: str, right: bool) -> None:
+    verdict = judge(gold, rf"\boxed{{{answer}}}")
+    assert (verdict.score, verdict.status) == ((1.0, "correct") if right else (0.0, "wrong")), verdict
+    assert judge(gold, f"So the answer is {answer}", asked="Tell me.").solved == right
+
+
+def test_the_tolerance_is_the_problems_own() -> None:
+    assert judge("100 N", r"\boxed{101 N}").solved and not judge("100 N", r"\boxed{101.1 N}").solved
+    assert judge("100 N", r"\boxed{104 N}", {"tolerance": 0.05}).solved
+    assert not judge("100 N", r"\boxed{106 N}", {"tolerance": 0.05}).solved
+    assert not judge("100 N", r"\boxed{100.1 N}", {"tolerance": 0}).solved
+    assert judge("100 N", r"\boxed{100 N}", {"tolerance": 0}).solved
+
+
+def test_every_verdict_names_its_answer() -> None:
+    assert judge("12 N", r"\boxed{12 newtons}").answer == judge("13 N", r"\boxed{12 N}").answer == "12 N"
+    assert judge("12 N", "no idea").answer is None
+    assert judge("12 N", r"\boxed{" + "9" * 201 + "}").answer == "9" * 201
+
+
+def test_hostile_answers_are_verdicts(tmp_path: Path) -> None:
+    target = tmp_path / "touched"
+    hostile = [
+        f"__import__('os').system('touch {target}')",
+        "(" * 150,
+        r"\frac{" * 30,
+        r"\text{" * 30,
+        "\x00",
+        "\ud800",
+    ]
+    hostile += [
+        "1e9999 N",
+        "1/0 N",
+        "10^" * 60,
+        "5 " + "m/" * 90,
+        "=" * 190,
+        "5 m^{99}",
+        "A" * 190,
+        "*" * 190,
+    ]
+    for answer in hostile:
+        for gold, checks in (("12 N", {}), ("B", {"options": OPTIONS}), (r"2\pi r", {}), ("word", {})):
+            for text in (rf"\boxed{{{answer}}}", f"The answer is {answer}", answer):
+                for lenient in (False, True):
+                    verdict = judge(gold, text, checks, "Choose.", lenient)
+                    assert verdict.score == 0.0 and verdict.status in ("wrong", "unparseable", "refused"), (
+                        text
+                    )
+    assert not target.exists()
 
 
 def test_the_teacher_refuses_problems_without_steps() -> None:

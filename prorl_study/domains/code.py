@@ -4,35 +4,35 @@ A problem is a composition of one to six operations on an integer, a string or a
 score is the fraction of hidden tests passed; solved means all of them. The teacher's habit is to return
 one operation too early.
 
-`verify` executes model-written code INSIDE THE CURRENT PROCESS. It has no walls of its own: the
-verification worker calls it in a fresh fork with CPU and memory limits because `runs_code` is True, and
-what ends that fork (an endless loop, `os._exit`) is the worker's to report. Left out: standard-input
-programs, several entry points, and operations whose line would be too long for the embedded model.
+`verify` never executes model-written code in its own process: it has the worker's runner do that, compares
+what comes back (`prorl_study.judges.code`), and also judges problems of public sets, with assertions or
+standard input and output. Left out of the generated problems: standard-input programs, several entry points,
+and operations whose line would be too long for the embedded model.
 """
 
 from __future__ import annotations
 
 import ast
-import copy
-import io
 import re
-import sys
 import warnings
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 from typing import Any
 
 from prorl_study.domains.problem import Domain, Problem, Verdict, after_thinking, problem_rng
 from prorl_study.domains.templates import choose_depth, choose_template
+from prorl_study.judges.code import BadTests, run_tests
 
 TESTS = 8
 """Hidden tests per problem."""
-MAX_CODE = 4000
-"""Characters; longer code is refused unread."""
-FLOAT_TOLERANCE = 1e-6
+ENDINGS = {
+    "exit": "ended its process, or its channel, before the verdict",
+    "signal": "killed by a signal",
+    "processes": "over the limit of processes",
+    "memory": "over the limit of memory",
+}
+"""How the runner says that a program ended, as a verdict's reason."""
 
 Value = int | str | list[int]
 
@@ -219,11 +219,8 @@ def _code(text: str, lenient: bool) -> str | None:
     return None
 
 
-def extract(text: str, lenient: bool) -> str | None:
-    """The code in normal form, so that layout does not split a majority vote."""
-    code = _code(text, lenient)
-    if code is None or len(code) > MAX_CODE:
-        return None
+def normal_form(code: str) -> str:
+    """The code without its layout, so that layout does not split a majority vote."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return ast.unparse(ast.parse(code))
@@ -231,76 +228,47 @@ def extract(text: str, lenient: bool) -> str | None:
         return code.strip()
 
 
-def same(expected: Any, got: Any) -> bool:
-    """Equality of plain data with exact types (True is not 1, a tuple is not a list); floats to 1e-6.
-
-    Types are compared first, so a candidate's own `__eq__` is never called.
-    """
-    if type(expected) is not type(got):
-        return False
-    if isinstance(expected, float):
-        return expected == got or abs(expected - got) <= FLOAT_TOLERANCE
-    if isinstance(expected, list | tuple):
-        return len(expected) == len(got) and all(map(same, expected, got))
-    if isinstance(expected, dict):
-        return len(expected) == len(got) and all(
-            type(key) in (str, int, bool) and key in expected and same(expected[key], value)
-            for key, value in got.items()
-        )
-    return expected == got
-
-
-class _Discard(io.TextIOBase):
-    """A stream that keeps nothing, so that a candidate cannot fill memory by printing."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-
-def _attempt(action: Callable[[], Any]) -> tuple[Any, str]:
-    """`(value, "")`, or `(None, what was raised)`.
-
-    BaseException, because a candidate may raise `SystemExit` or a class of its own: whatever it raises
-    is its failure, and it must not look like ours.
-    """
-    try:
-        return action(), ""
-    except BaseException as error:
-        return None, type(error).__name__
+def extract(text: str, lenient: bool) -> str | None:
+    """The code in normal form, or None where there is none."""
+    code = _code(text, lenient)
+    return None if code is None else normal_form(code)
 
 
 def verify(problem: Problem, text: str, lenient: bool) -> Verdict:
-    """Run the answer's code on the hidden tests; score is the fraction passed. Never raises.
+    """Run the answer's code on the problem's tests; score is the fraction passed.
 
-    Executes model-written code in the current process: call it in a fresh fork only (see the module).
-    Status `crashed`: does not compile, raises when loaded, or defines no entry point. A test on which
-    the function raises is a failed test.
+    Needs a verification worker, which has a runner for the code; see `judges.code` for the kinds of tests.
+    `timeout` and `crashed` (does not load, ends its process, over a limit) keep what was passed before.
     """
     code = _code(text, lenient)
     if code is None:
         return Verdict(0.0, False, "unparseable", "no code")
-    if len(code) > MAX_CODE:
-        return Verdict(0.0, False, "refused", f"code over {MAX_CODE} characters")
-    name, tests = problem.checks["entry_point"], copy.deepcopy(problem.checks["tests"])
-    stdin, passed, reason = sys.stdin, 0, ""
-    discard = _Discard()
-    sys.stdin = io.StringIO()
+    answer = normal_form(code)
     try:
-        with redirect_stdout(discard), redirect_stderr(discard), warnings.catch_warnings(action="ignore"):
-            namespace: dict[str, Any] = {"__name__": "candidate"}
-            _, failure = _attempt(lambda: exec(compile(code, "<candidate>", "exec"), namespace))
-            function = namespace.get(name)
-            if failure or not callable(function):
-                return Verdict(0.0, False, "crashed", failure or f"no function {name}")
-            for args, expected in tests:
-                got, failure = _attempt(partial(function, *copy.deepcopy(args)))
-                passed += not failure and same(expected, got)
-                reason = reason or failure
-    finally:
-        sys.stdin = stdin
-    score = passed / len(tests)
-    status = "correct" if passed == len(tests) else "partial" if passed else "wrong"
-    return Verdict(score, passed == len(tests), status, reason)
+        outcome = run_tests(problem.checks, code)
+    except BadTests as error:
+        return Verdict(0.0, False, "refused", f"tests of the problem: {error}", answer)
+    why, passed = outcome.report.why, outcome.passed
+    reason = outcome.reason
+    if passed == outcome.total:
+        status, reason = "correct", ""
+    elif why in ("cpu", "wall"):
+        status, reason = "timeout", f"over the limit of {'CPU time' if why == 'cpu' else 'wall time'}"
+    elif why in ENDINGS:
+        status, reason = "crashed", ENDINGS[why]
+    elif not outcome.loaded:
+        status = "crashed"
+    else:
+        status = "partial" if passed else "wrong"
+    return Verdict(
+        passed / outcome.total,
+        status == "correct",
+        status,
+        reason,
+        answer,
+        cpu_seconds=outcome.report.cpu,
+        backstop=status == "timeout" and why == "wall",
+    )
 
 
 DOMAIN = Domain(

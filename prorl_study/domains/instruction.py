@@ -1,23 +1,28 @@
 """Instruction following: a line about a subject under one to four of IFEval's verifiable instructions.
 
-Fourteen of IFEval's 25 instruction types, judged by the checkers of the library `if-verifiable`. The
-score is the fraction of instructions followed; solved means all of them (IFEval's strict prompt-level
-accuracy). The teacher's habit is to ignore the last instruction of the prompt. Its plain line breaks
-every instruction, so none is followed by accident.
+Generated problems use fourteen of IFEval's 25 instruction types. The verifier and `from_ifeval_row` take
+all 25 and 56 of IFBench's 58, judged by the checkers of the library `if-verifiable`. The score is the
+fraction of instructions followed; solved means all of them (IFEval's prompt-level accuracy), strict or,
+where the problem's checks say `"loose": True`, under IFEval's eight loose readings of the answer. The
+teacher's habit is to ignore the last instruction of the prompt. Its plain line breaks every instruction,
+so none is followed by accident.
 
-Left out: the two types that need NLTK's punkt data (problems with them are refused), and IFEval's loose
-variants. Those forgive wrong content, such as a comma in the first line; `lenient` here only looks for
-the answer in more places, so that a gain under it is no gain in format.
+Left out: the types that `judges.instructions` names as unjudgeable (problems with them are refused). Loose
+readings forgive wrong content, such as a comma in the first line, so `lenient` has no part in them: it only
+looks for the answer in more places, so that a gain under it is no gain in format.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
 from prorl_study.domains.problem import Domain, Problem, Verdict, after_thinking, problem_rng
 from prorl_study.domains.templates import choose_template
+from prorl_study.judges.instructions import CannotJudge, build, follows, plain_kwargs
 
 DEPTHS = {
     "demonstrations": {1: 1, 2: 1},
@@ -30,7 +35,6 @@ DEPTHS = {
 there is no `ood` split."""
 MAX_ANSWER = 40_000
 """Characters; a longer answer is refused unread."""
-NEEDS_PUNKT = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
 
 # Subject: the word that the plain line uses for it, and the one to use where that word is forbidden.
 SUBJECTS = {
@@ -267,45 +271,82 @@ def extract(text: str, lenient: bool) -> str | None:
     return _answer(text, lenient) or None
 
 
-def supported(ids: list[str]) -> bool:
-    """Whether all of these instruction types can be judged here."""
-    from if_verifiable.ifeval import INSTRUCTION_DICT
+def from_ifeval_row(row: Mapping[str, Any], loose: bool = False) -> Problem:
+    """A problem from a row of IFEval, IFBench, or one of NVIDIA's two sets for training.
 
-    return all(name in INSTRUCTION_DICT and name not in NEEDS_PUNKT for name in ids)
+    Taken are `prompt`, or the messages in `input` or in `responses_create_params`; `instruction_id_list`;
+    and `kwargs` or `instruction_kwargs`, each also inside `args`. Arguments may be absent, null, or name
+    every key with nulls; lists may be JSON text. Raises ValueError for a row without a prompt or without
+    instructions, or with another number of arguments. Whether it can be judged, `unjudgeable` says.
+    """
+
+    def parsed(value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    args = {**row, **(parsed(row.get("args")) or {})}
+    ids = list(parsed(args.get("instruction_id_list")) or [])
+    kwargs = list(parsed(args.get("kwargs") or args.get("instruction_kwargs")) or [None] * len(ids))
+    messages = row.get("prompt") or row.get("input")
+    messages = messages or (row.get("responses_create_params") or {}).get("input")
+    if not ids or not messages or len(kwargs) != len(ids):
+        raise ValueError(f"not an instruction row: {len(ids)} instructions, {len(kwargs)} arguments")
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    checks: dict[str, Any] = {
+        "instruction_id_list": ids,
+        "kwargs": [plain_kwargs(parsed(values)) for values in kwargs],
+    }
+    return Problem(
+        id=f"instruction-row-{row.get('key', row.get('id', ''))}",
+        domain="instruction",
+        task=f"follow_{len(ids)}",
+        prompt=[{"role": turn["role"], "content": turn["content"]} for turn in messages],
+        checks={**checks, "loose": True} if loose else checks,
+        difficulty=len(ids),
+        source="row",
+    )
+
+
+def _checkers(problem: Problem) -> list[Any]:
+    """One checker per instruction. Raises CannotJudge where there is one that cannot be judged."""
+    ids, kwargs = (problem.checks.get(key) or [] for key in ("instruction_id_list", "kwargs"))
+    if not ids or len(ids) != len(kwargs):
+        raise CannotJudge(f"{len(ids)} instructions with {len(kwargs)} arguments")
+    return [build(name, values) for name, values in zip(ids, kwargs, strict=True)]
+
+
+def unjudgeable(problem: Problem) -> str:
+    """Why the verifier refuses every answer to this problem, or "" where it judges them."""
+    try:
+        _checkers(problem)
+    except CannotJudge as error:
+        return str(error)
+    return ""
 
 
 def verify(problem: Problem, text: str, lenient: bool) -> Verdict:
-    """Check every instruction with IFEval's checker; score is the fraction followed. Never raises on text.
+    """Check every instruction with its checker; score is the fraction followed. Never raises on text.
 
-    A checker that raises counts as not followed and is named in `reason`. Problems with a type that is
-    unknown or needs NLTK's data are `refused`.
+    Strict, or loose where `problem.checks["loose"]` is true. A checker that raises counts as not followed
+    and is named in `reason`. A problem that is `unjudgeable` in part is `refused`, whatever the answer.
     """
-    # Late: the library imports `datasets`, which takes seconds.
-    import langdetect
-    from if_verifiable.ifeval import INSTRUCTION_DICT
-
-    langdetect.DetectorFactory.seed = 0  # else its verdict on short texts changes from call to call
-    ids, kwargs = problem.checks["instruction_id_list"], problem.checks["kwargs"]
     answer = _answer(text, lenient)
-    if not supported(ids):
-        return Verdict(0.0, False, "refused", f"no checker for one of {', '.join(ids)}")
+    try:
+        checkers = _checkers(problem)
+    except CannotJudge as error:
+        return Verdict(0.0, False, "refused", str(error), answer or None)
     if len(answer) > MAX_ANSWER:
-        return Verdict(0.0, False, "refused", f"answer over {MAX_ANSWER} characters")
+        return Verdict(0.0, False, "refused", f"answer over {MAX_ANSWER} characters", answer)
     if not answer:
         return Verdict(0.0, False, "unparseable", "no answer after the think part")
-    followed, missed = 0, []
-    for name, values in zip(ids, kwargs, strict=True):
-        checker = INSTRUCTION_DICT[name](name)
-        checker.build_description(**{key: value for key, value in values.items() if value is not None})
-        try:
-            kept, failure = bool(checker.check_following(answer)), ""
-        except Exception as error:  # some of IFEval's checkers index into what the text may lack
-            kept, failure = False, f" ({type(error).__name__})"
-        followed += kept
+    missed = []
+    for checker in checkers:
+        kept, failure = follows(checker, answer, loose=problem.checks.get("loose", False))
         if not kept:
-            missed.append(name + failure)
-    status = "correct" if not missed else "partial" if followed else "wrong"
-    return Verdict(followed / len(ids), not missed, status, f"missed {', '.join(missed)}" if missed else "")
+            missed.append(f"{checker.id} ({failure})" if failure else checker.id)
+    score = (len(checkers) - len(missed)) / len(checkers)
+    status = "correct" if not missed else "partial" if score else "wrong"
+    return Verdict(score, not missed, status, f"missed {', '.join(missed)}" if missed else "", answer)
 
 
 DOMAIN = Domain(

@@ -21,6 +21,8 @@ from typing import Any
 
 from prorl_study.domains.problem import Domain, Problem, Verdict, after_thinking, problem_rng
 from prorl_study.domains.templates import choose_depth, choose_template
+from prorl_study.judges import reasoning_gym as judge
+from prorl_study.judges.fresh import NeedsFreshFork
 
 SCALING_TASKS = (
     "chain_sum",
@@ -340,13 +342,6 @@ def _random_answer(problem: Problem, rng: Random) -> str:
 # -- verification -----------------------------------------------------------------------------------------
 
 
-@cache
-def _scorer(task: str) -> Callable[[str, dict[str, Any]], float]:
-    import reasoning_gym
-
-    return reasoning_gym.get_score_answer_fn(task)
-
-
 def extract(text: str, lenient: bool) -> str | None:
     """The text inside the last `<answer></answer>` after the thinking, or None.
 
@@ -367,28 +362,31 @@ def extract(text: str, lenient: bool) -> str | None:
     return lines[-1] if lines else None
 
 
+def longest_answer(problem: Problem) -> int:
+    """Characters beyond which an answer is refused: room for four answers as long as the oracle."""
+    return max(LONGEST_ANSWER, 4 * len(problem.answer))
+
+
 def verify(problem: Problem, completion: str, lenient: bool = False) -> Verdict:
-    """Reasoning Gym's score of the extracted answer; a scorer that fails on it means wrong."""
+    """Reasoning Gym's score of the extracted answer, as `judges.reasoning_gym` corrects it.
+
+    A scorer that fails on the answer means wrong; a task that cannot be judged means refused.
+    """
     answer = extract(completion, lenient)
     if not answer:
         return Verdict(0.0, False, "unparseable", "no <answer></answer> after the thinking")
-    if len(answer) > LONGEST_ANSWER:
-        return Verdict(0.0, False, "refused", f"answer longer than {LONGEST_ANSWER} characters")
-    if problem.task == "complex_arithmetic" and "nan" in answer.lower():
-        # Reasoning Gym 0.1.25 computes min(1.0, exp(-nan)) here, and that is 1.0.
-        return Verdict(0.0, False, "wrong", "not a number")
-    entry = {"answer": problem.answer, "metadata": problem.checks["metadata"]}
+    if len(answer) > (limit := longest_answer(problem)):
+        return Verdict(0.0, False, "refused", f"answer longer than {limit} characters", answer)
+    if reason := judge.refusal(problem.task):
+        return Verdict(0.0, False, "refused", reason, answer)
     try:
-        score = float(_scorer(problem.task)(answer, entry))
-    except Exception as error:  # the scorers are not ours and parse what a model wrote
-        return Verdict(0.0, False, "wrong", f"scorer: {type(error).__name__}")
-    if 0.999 <= score < 1.0:
-        # A right prefix with something after it: spell_backward takes 0.2 off, but its test for a sum of
-        # exactly 1.0 misses words of six letters, whose sixths add up to a little less.
-        score -= 0.2
-    solved = score >= 1.0
-    status = "correct" if solved else "partial" if score > 0 else "wrong"
-    return Verdict(min(max(score, 0.0), 1.0), solved, status)
+        score = judge.score(problem.task, answer, problem.answer, problem.checks["metadata"])
+    except NeedsFreshFork:
+        raise
+    except Exception as error:  # the scorers parse what a model wrote
+        return Verdict(0.0, False, "wrong", f"scorer: {type(error).__name__}", answer)
+    status = "correct" if score == 1.0 else "partial" if score > 0 else "wrong"
+    return Verdict(score, score == 1.0, status, answer=answer)
 
 
 DOMAIN = Domain(

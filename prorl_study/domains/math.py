@@ -2,14 +2,15 @@ r"""Math: chains of integer and fraction arithmetic, linear equations, gcd and l
 
 Every task is one chain of local steps, `start op operand = value op operand = value ...`, that takes the
 operands in the order in which the prompt names them. The teacher's habit is to stop one step early.
-Answers are judged by Math-Verify, so that hub problems with LaTeX answers go through the same code. Left
-out on purpose: time limits (sympy can hang; the worker that calls `verify` is killed from outside) and
-any judging of the thoughts.
+Answers are judged by `judges.latex`, so that hub problems with LaTeX answers go through the same code; what
+counts as the same answer, and which text reaches which parser, is said there. `checks` may hold `answers`
+(alternatives, any is right) and `ordered` (a bare list must come in the gold's order). Left out on purpose:
+time limits (sympy can hang; the worker that calls `verify` is killed from outside), the form that a question
+demands (simplified, factored) and any judging of the thoughts.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from fractions import Fraction
 from math import gcd, lcm
@@ -18,9 +19,12 @@ from random import Random
 from prorl_study.domains.problem import Domain, Problem, Verdict, after_thinking, problem_rng
 from prorl_study.domains.templates import choose_depth, choose_template
 from prorl_study.errors import StudyError
+from prorl_study.judges import latex
 
 MAX_ANSWER_CHARS = 200
 """Longer answers are refused: a symbolic comparison costs more than linearly in the length."""
+MAX_WRITTEN_CHARS = 5 * MAX_ANSWER_CHARS
+"""The same limit before spaces and LaTeX's spacing are taken out."""
 
 Chain = tuple[int, list[tuple[str, int]]]
 """A start value and the steps, each an operation and its operand."""
@@ -49,6 +53,11 @@ SLIPS = ("the answer is {}", "answer: {}", "so it is {}")
 _THOUSANDS = re.compile(r"(?<![\d,.])-?\d{1,3}(?:,\d{3})+(?![\d,])")
 _NUMBER = re.compile(
     r"(?:(?<![\w)}])-)?(?:\\[dt]?frac\{-?\d+\}\{\d+\}|\d{1,3}(?:,\d{3})+(?!\d)|\d*\.?\d+(?:\s?/\s?\d+)?)"
+)
+MAX_JOINER_CHARS = 40
+_JOINER = re.compile(
+    r"[\s$]*(?:\\[)\]])?\s*(?:[,;](?:\s*(?:and|or)\b)?|(?:and|or)\b|,?\s*\\text\s*\{\s*(?:and|or)\s*\})"
+    r"(?:\\[,;: ]|\\q?quad|\s)*(?:\\[(\[])?[\s$]*(?:[A-Za-z](?:_\d)?\s*=)?\s*"
 )
 _RATIONAL = re.compile(r"(-?)(?:(\d{1,18})(?:/(\d{1,18}))?|\\frac\{(\d{1,18})\}\{(\d{1,18})\})")
 
@@ -242,16 +251,37 @@ def garbage(problem: Problem, rng: Random) -> str:
     return rf"\boxed{{{rng.randint(10**8, 10**9)}}}"
 
 
-def last_boxed(text: str) -> str | None:
-    r"""Content of the last complete `\boxed{...}`, nested braces included; None where there is none."""
-    opened: list[int | None] = []  # where a box's content starts, None for another brace
-    last: tuple[int, int] | None = None
+def _boxes(text: str) -> list[tuple[int, int, int]]:
+    r"""Each complete `\boxed{...}`, nested braces included: where it starts, and its content's two ends."""
+    opened: list[tuple[int, int] | None] = []  # a box's start and its content's, None for another brace
+    found = []
     for match in re.finditer(r"\\boxed\s*\{|(?<!\\)[{}]", text):
         if match.group() != "}":
-            opened.append(None if match.group() == "{" else match.end())
-        elif opened and (start := opened.pop()) is not None and (last is None or start > last[0]):
-            last = start, match.start()
-    return None if last is None else text[slice(*last)]
+            opened.append(None if match.group() == "{" else match.span())
+        elif opened and (start := opened.pop()) is not None:
+            found.append((*start, match.start()))
+    return sorted(found)
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Content of the last complete `\boxed{...}`, nested braces included; None where there is none."""
+    found = _boxes(text)
+    return text[slice(*found[-1][1:])] if found else None
+
+
+def boxed_answer(text: str) -> str | None:
+    r"""Like `last_boxed`, but boxes joined by commas, `and` or `or` make one list: `1, 2`."""
+    found = _boxes(text)
+    if not found:
+        return None
+    answers = [text[slice(*found[-1][1:])]]
+    for (_, start, end), (after, _, _) in zip(found[-2::-1], found[:0:-1], strict=True):
+        # At most this much stands between joined boxes; a longer text is not looked at.
+        if end >= after or after - end > MAX_JOINER_CHARS or not _JOINER.fullmatch(text[end + 1 : after]):
+            break
+        if text[start:end] not in answers:
+            answers.insert(0, text[start:end])
+    return ", ".join(answers)
 
 
 def canonical(text: str) -> str:
@@ -261,10 +291,20 @@ def canonical(text: str) -> str:
     text = re.sub(r"\\(?:left|right)(?![A-Za-z])", "", text)
     text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", re.sub(r"\\[,!;]|\{,\}", "", text))
     # Spaces between two word characters carry meaning: `1 1/2`, `\cos x`.
-    text = re.sub(r"(?<!\w)\s+|\s+(?!\w)", "", re.sub(r"\s+", " ", text))
-    if _THOUSANDS.fullmatch(text):
-        text = text.replace(",", "")
+    squeezed = re.sub(r"(?<!\w)\s+|\s+(?!\w)", "", re.sub(r"\s+", " ", text))
+    if _THOUSANDS.fullmatch(squeezed):
+        # `100, 200` are two numbers.
+        squeezed = text if re.search(r",\s", text) else squeezed.replace(",", "")
+    text = squeezed
     return re.sub(r"^(-?)(\d+)/(\d+)$", r"\1\\frac{\2}{\3}", text)
+
+
+def _found(completion: str, lenient: bool) -> str | None:
+    """The answer as it was written, or None."""
+    found = boxed_answer(completion if lenient else after_thinking(completion))
+    if found is None and lenient:
+        found = next((m.group() for m in reversed(list(_NUMBER.finditer(completion)))), None)
+    return None if found is None or not found.strip() else found
 
 
 def extract(completion: str, lenient: bool) -> str | None:
@@ -273,10 +313,8 @@ def extract(completion: str, lenient: bool) -> str | None:
     Strict: the last `\boxed{}` after the thoughts. Lenient: the last `\boxed{}` anywhere, else the last
     number or fraction.
     """
-    found = last_boxed(completion if lenient else after_thinking(completion))
-    if found is None and lenient:
-        found = next((m.group() for m in reversed(list(_NUMBER.finditer(completion)))), None)
-    return None if found is None or not found.strip() else canonical(found)
+    found = _found(completion, lenient)
+    return None if found is None else canonical(found)
 
 
 def _rational(text: str) -> Fraction | None:
@@ -288,32 +326,42 @@ def _rational(text: str) -> Fraction | None:
     return Fraction(int(sign + (whole or top)), denominator) if denominator else None
 
 
-def equivalent(gold: str, answer: str) -> bool:
-    """Whether Math-Verify holds the two LaTeX answers for equal. May take arbitrarily long."""
-    # Imported here since sympy takes a third of a second that only verification workers need to pay.
-    from math_verify import parse, verify
+def equivalent(
+    gold: str, answer: str, *, ordered: bool = False, positive: bool = False, question: str = ""
+) -> bool:
+    """Whether two LaTeX answers mean the same; see `judges.latex.same`. May take arbitrarily long.
 
-    # It warns in each process that no time limit is set, which is what we want.
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
-    # Math-Verify's own time limit uses SIGALRM, which works in a main thread only; the caller has one.
-    want, have = (parse(rf"\boxed{{{text}}}", parsing_timeout=None) for text in (gold, answer))
-    return bool(want and have and verify(want, have, timeout_seconds=None))
+    Raises NeedsFreshFork, and nothing else, where the comparison must not run in this process.
+    """
+    plain, other = canonical(gold), canonical(answer)
+    want, have = _rational(plain), _rational(other)
+    if plain == other or (want is not None and want == have):
+        return True
+    # Two plain rationals are compared here: the same result as Math-Verify's, a thousand times faster.
+    if want is not None and have is not None:
+        return False
+    return latex.same(gold, answer, ordered=ordered, positive=positive, question=question)
 
 
 def verify(problem: Problem, completion: str, lenient: bool = False) -> Verdict:
-    """Binary verdict. Wrong, missing and oversized answers are verdicts, never exceptions."""
-    answer = extract(completion, lenient)
-    if answer is None:
+    """Binary verdict. Wrong, missing and oversized answers are verdicts, never exceptions.
+
+    Raises NeedsFreshFork only, which is for the worker.
+    """
+    found = _found(completion, lenient)
+    if found is None:
         return Verdict(0.0, False, "unparseable", "no boxed answer after the thoughts")
-    if len(answer) > MAX_ANSWER_CHARS:
-        return Verdict(0.0, False, "refused", f"the answer has more than {MAX_ANSWER_CHARS} characters")
-    gold = canonical(problem.answer)
-    # Two plain rationals are compared here: the same result as Math-Verify's, a thousand times faster.
-    want, have = _rational(gold), _rational(answer)
-    plain = want is not None and have is not None
-    if answer == gold or (want == have if plain else equivalent(gold, answer)):
-        return Verdict(1.0, True, "correct")
-    return Verdict(0.0, False, "wrong", f"{answer!r} is not {gold!r}")
+    answer = canonical(found)
+    if len(answer) > MAX_ANSWER_CHARS or len(found) > MAX_WRITTEN_CHARS:
+        reason = f"the answer has more than {MAX_ANSWER_CHARS} characters"
+        return Verdict(0.0, False, "refused", reason, answer)
+    golds = [*problem.checks.get("answers", ()), *([problem.answer] if problem.answer else ())]
+    ordered = bool(problem.checks.get("ordered"))
+    question = " ".join(message.get("content", "") for message in problem.prompt)
+    if any(equivalent(gold, found, ordered=ordered, question=question) for gold in golds):
+        return Verdict(1.0, True, "correct", answer=answer)
+    wanted = " or ".join(repr(canonical(gold)) for gold in golds)
+    return Verdict(0.0, False, "wrong", f"{answer!r} is not {wanted}", answer)
 
 
 DOMAIN = Domain("math", 40, False, generate, solve, habit, slip, guess, garbage, verify, extract)

@@ -15,27 +15,50 @@ STATUSES = ("correct", "partial", "wrong", "unparseable", "timeout", "crashed", 
 SPLITS = ("demonstrations", "train", "validation", "test", "hard", "ood")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One problem of one domain, in the schema that embedded and hub data share."""
+    r"""One problem of one domain, in the schema that embedded and hub data share.
 
-    id: str
-    """Unique in the study: `<domain>-<split>-<index>`."""
+    By hand, only what the verifier reads is needed; a right completion is in the comment:
+
+        Problem(domain="math", answer=r"\frac{1}{2}")                      # </think>\boxed{0.5}
+        Problem(domain="math", answer="2,3", checks={"ordered": True})     # </think>\boxed{2, 3}
+        Problem(domain="code", checks={"entry_point": "add", "tests": [[[1, 2], 3], [[0, 0], 0]]})
+                                        # ```python\ndef add(a, b): return a + b\n```
+        Problem(domain="code", checks={"asserts": ["assert add(1, 2) == 3"]})
+        Problem(domain="code", checks={"inputs": ["1 2\n"], "outputs": ["3\n"]})
+                                        # ```python\nprint(sum(map(int, input().split())))\n```
+        Problem(domain="stem", answer="B", checks={"options": {"A": "12 N", "B": "24 N"}})
+                                        # The answer is B.   or   \boxed{24 N}
+        Problem(domain="stem", answer="9.81 m/s^2", checks={"tolerance": 0.01})
+                                        # \boxed{9.8 m/s^2}
+        Problem(domain="logic", task="chain_sum", answer="7",
+                checks={"task": "chain_sum", "metadata": {...}})           # <answer>7</answer>
+        Problem(domain="instruction",
+                checks={"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]})
+
+    A Reasoning Gym entry becomes a problem by `prorl_study.judges.reasoning_gym.from_entry`, a row of IFEval
+    by `prorl_study.domains.instruction.from_ifeval_row`; the keys of `checks` are described in
+    `prorl_study.judges.code` and in each domain's module.
+    """
+
+    id: str = ""
+    """Unique in the study: `<domain>-<split>-<index>`. Verdicts do not depend on it."""
     domain: str
-    task: str
+    task: str = ""
     """Kind of problem inside the domain; floors are measured per task."""
-    template: str
+    template: str = ""
     """Which wording was used; test wordings do not occur in train."""
-    prompt: list[dict[str, str]]
+    prompt: list[dict[str, str]] = field(default_factory=list)
     """Chat messages, `[{"role": "user", "content": ...}]`."""
-    answer: str
+    answer: str = ""
     """Gold answer in the form that the verifier compares with."""
-    checks: dict[str, Any]
+    checks: dict[str, Any] = field(default_factory=dict)
     """What the verifier and the teacher need besides: tests, constraints, task metadata. JSON-plain."""
-    difficulty: int
+    difficulty: int = 0
     """Number of steps that a right solution takes (or the task's own size measure)."""
-    split: str
-    source: str
+    split: str = "test"
+    source: str = "by hand"
     open_ended: bool = True
     """False where a guesser has a fair chance; such tasks are left out of pass@k."""
 
@@ -63,7 +86,13 @@ class Verdict:
     status: str
     """One of `STATUSES`."""
     reason: str = ""
+    answer: str | None = None
+    """The answer that was found in the completion, one spelling for equal answers, so that it can vote;
+    None where there is none."""
     cpu_seconds: float = field(default=0.0, compare=False)
+    """CPU seconds of the judged program, or of judging where nothing is run."""
+    backstop: bool = field(default=False, compare=False)
+    """True where the wall clock ended it and not the limit on CPU time, also when judged alone."""
 
     def __post_init__(self) -> None:
         assert 0.0 <= self.score <= 1.0 and self.status in STATUSES, self
@@ -93,9 +122,9 @@ class Domain:
     verify: Callable[[Problem, str, bool], Verdict]
     """`(problem, completion, lenient) -> Verdict`. Runs in a verification worker only."""
     extract: Callable[[str, bool], str | None]
-    """`(completion, lenient) -> answer text` used for majority votes, or None where there is none."""
+    """`(completion, lenient) -> answer text`, or None where there is none; becomes `Verdict.answer`."""
     runs_code: bool = False
-    """True where `verify` executes model-written code: each answer then gets a fresh fork."""
+    """True where `verify` has a runner execute model-written code."""
 
 
 def problem_rng(seed: int, domain: str, split: str, index: int) -> Random:

@@ -2,9 +2,15 @@ r"""STEM: mechanics, circuits, chemistry and conversions with units, a fifth of 
 
 Every problem adds up what is given and then applies one formula or constant: `4+7=11 +3=14 *2=28 V`. The
 teacher's habit is the inverse operation in that last step (`/2=7 V`), as somebody does who remembers a
-formula upside down; generated quantities come out even either way. An answer is a number within 1 % and its
-unit in any usual spelling. Left out on purpose: converting between units in the verdict, and judging the
-thoughts.
+formula upside down; generated quantities come out even either way. An answer is a number within 1 % (or
+`checks["tolerance"]`, relative) and its unit in any usual spelling.
+
+Problems from elsewhere may also ask for an option (`checks["options"]`, letter to text; a letter alone, the
+option's text, or both count), or have a formula or a word as gold, which `judges.latex` compares. Where their
+prompt asks for no `\boxed{}`, a final statement counts as strictly as a box: `The answer is B.`, or a last
+line that is a letter or an option's text and nothing else. Generated problems take the box alone, and the
+letter alone, since results stand on that. Left out on purpose: converting between units in the verdict, an
+option's text that two options share, a letter whose added text is another option's, and judging the thoughts.
 """
 
 from __future__ import annotations
@@ -14,10 +20,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from random import Random
 
-from prorl_study.domains.math import INVERSE, Chain, last_boxed, values, write_steps
+from prorl_study.domains.math import INVERSE, Chain, boxed_answer, equivalent, last_boxed, values, write_steps
 from prorl_study.domains.problem import Domain, Problem, Verdict, after_thinking, problem_rng
 from prorl_study.domains.templates import choose_depth, choose_template
 from prorl_study.errors import StudyError
+from prorl_study.judges.latex import unit_name
 
 TOLERANCE = Fraction(1, 100)
 """Relative error of a numeric answer that still counts as right."""
@@ -28,6 +35,8 @@ MAX_PRODUCT = 200
 """Nor this, where the factor varies: keeps the products few enough for a small model to know."""
 CHOICE_SHARE = 0.2
 LETTERS = "ABCD"
+_NO_TEXTS = dict.fromkeys("ABCDEFGHIJ", "")
+"""Options of a multiple choice whose texts are not known."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,7 @@ QUESTIONS = (r"Find the {} in \boxed{{}}.", r"What is the {}? Use \boxed{{}}.", 
 
 UNITS = {
     "N": "newton newtons",
-    "J": "joule joules nm n*m",
+    "J": "joule joules",
     "W": "watt watts j/s",
     "V": "volt volts",
     "A": "amp amps ampere amperes",
@@ -146,7 +155,7 @@ UNITS = {
     "m/s": "meterspersecond meterpersecond metrespersecond ms^-1 ms^{-1}",
     "m/s^2": "m/s² m/s^{2} meterspersecondsquared metrespersecondsquared ms^-2 ms^{-2}",
     "km/h": "kmh kph kilometersperhour kilometresperhour kmh^-1 kmh^{-1}",
-    "kg m/s": "kgm/s kg*m/s kilogrammeterspersecond kgms^-1 kgms^{-1} ns n*s newtonseconds",
+    "kg m/s": "kgm/s kg*m/s kilogrammeterspersecond kgms^-1 kgms^{-1} newtonseconds",
     "atoms": "atom",
     "weeks": "week",
     "days": "day",
@@ -154,17 +163,25 @@ UNITS = {
     "bits": "bit",
 }
 """Canonical unit and its other spellings, lower case and without spaces."""
-_SYMBOLS = {unit.replace(" ", ""): unit for unit in UNITS}
+# These in their own case: `nm` and `ns` are other units.
+_SYMBOLS = {unit.replace(" ", ""): unit for unit in UNITS} | {"Nm": "J", "Ns": "kg m/s"}
 _WORDS = {word: unit for unit, words in UNITS.items() for word in words.split()}
 
 _NUMBER = (
-    r"(?:(?<![\w)}])[-+])?(?:\\[dt]?frac\{-?\d+\}\{\d+\}|(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+    r"(?:(?<![\w)}])[-+])?(?:10\^(?:\{[-+]?\d{1,2}\}|[-+]?\d{1,2})|\\[dt]?frac\{-?\d+\}\{\d+\}|(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
     r"(?:\s?/\s?\d+|[eE][-+]?\d{1,2}(?!\d)|\s?[*x×]\s?10\^(?:\{[-+]?\d{1,2}\}|[-+]?\d{1,2}))?"
 )
 _LEADING = re.compile(rf"({_NUMBER})(.*)", re.DOTALL)
 _STATED = re.compile(rf"(?<![\w^{{]){_NUMBER}")  # neither the 2 of `H2O` nor that of `m/s^2`
 _OPTION = re.compile(r"\(?([A-Ja-j])\)?(?:[).:]\s*.*)?", re.DOTALL)
 _LETTER = re.compile(r"(?<![\w'/])([A-J])(?![\w'/])")
+_STATEMENT = re.compile(
+    r"(?<!\w)(?:answer|option|choice)\b[\s*_]*(?:is|:|=)[\s:*_]*(?=[^\s:*_])", re.IGNORECASE
+)
+_STATED_LETTER = re.compile(
+    r"(?:(?:option|choice)\s+)?[*_(\[{$\s]*(?:\\text\s*\{)?\(?(?P<letter>[A-J])[*_)\]}$]*\s*(?P<rest>(?:[.:)].*)?)[*_\s]*"
+)
+_UNDECIDED = re.compile(r"^[.:)\s]*(?:or|and)\b|\b(?:or|and)\s+\(?[A-J]\b", re.IGNORECASE)
 SLIPS = ("the answer is {}", "answer: {}", "so it is {}")
 
 
@@ -305,15 +322,21 @@ def _value(text: str) -> Fraction | None:
     """The number that `_NUMBER` matched."""
     text = re.sub(r"[\s,]", "", text)
     text = re.sub(r"[*x×]10\^\{?([-+]?\d+)\}?", r"e\1", text)
+    text = re.sub(r"(?<!\d)10\^\{?([-+]?\d+)\}?", r"1e\1", text)
     text = re.sub(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}", r"\1/\2", text)
     top, _, bottom = text.partition("/")
     below = Fraction(bottom or 1)
     return Fraction(top) / below if below else None
 
 
+_SUPERSCRIPT = re.compile("[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_DIGITS = str.maketrans("⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹", "-+0123456789")
+
+
 def _plain(text: str) -> str:
     """The text without LaTeX around its units."""
-    text = text.replace("$", "").replace("{,}", "").replace(r"\Omega", "ohm")
+    text = text.replace("$", "").replace("{,}", "").replace(r"\Omega", "ohm").replace("−", "-")
+    text = _SUPERSCRIPT.sub(lambda m: "^" + m.group().translate(_DIGITS), text)
     text = re.sub(r"\\(?:text|mathrm|textrm|operatorname)\s*\{([^{}]*)\}", r" \1", text)
     text = re.sub(r"\\[,;:! ]|~", " ", text)
     text = re.sub(r"\\(?:times|cdot)(?![A-Za-z])", "*", text)
@@ -372,23 +395,144 @@ def _quantity(text: str) -> tuple[Fraction | None, str | None]:
     return (_value(match.group(1)), match.group(2).strip() or None) if match else (None, None)
 
 
+def _option_key(text: str) -> str:
+    """What is left of an option's text when LaTeX, spaces and the full stop are taken out."""
+    text = re.sub(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\[()\[\]]", "", _plain(text).replace("**", ""))
+    text = re.sub(r"\\[dt]frac", r"\\frac", re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text))
+    if (inner := re.fullmatch(r"\\text\s*\{(.*)\}", text, re.DOTALL)) and inner[1].count("{") == inner[
+        1
+    ].count("}"):
+        text = inner[1]
+    return re.sub(r"\s", "", text).strip(".;,:")
+
+
+def match_option(options: dict[str, str], text: str) -> str | None:
+    """The letter of the one option that this text names, by its letter or by its own text; else None.
+
+    Capital and small letters count as the same only where that leaves one option.
+    """
+    letter = re.fullmatch(r"[\s*(\[{$]*(?:\\text\s*\{\s*\(?)?([A-Ja-j])[\s*)\]}$.:]*", text)
+    if letter:
+        named = letter.group(1)
+        # A small letter may be an option's text; a capital is always the letter, whatever the texts are.
+        own = [key for key, option in options.items() if option.strip() == named and named.islower()]
+        return own[0] if own else named.upper() if named.upper() in options else None
+    wanted = _option_key(text)
+    for fold in (str, str.lower):
+        found = [key for key, option in options.items() if fold(_option_key(option)) == fold(wanted)]
+        if found:
+            return found[0] if len(found) == 1 else None
+    labelled = re.fullmatch(r"\s*[*(]*(?:\\text\s*\{)?\(?([A-J])[)\]*}]*[).:](\s*.*)", text, re.DOTALL)
+    if labelled:
+        return _decided(options, *labelled.groups())
+    quantity = canonical(text)
+    found = [key for key, option in options.items() if canonical(option) == quantity]
+    return found[0] if len(found) == 1 and _quantity(quantity)[0] is not None else None
+
+
+def _decided(options: dict[str, str], letter: str, rest: str) -> str | None:
+    """The letter, unless what follows it names another one too; the option's own text may."""
+    own = _option_key(rest.lstrip(" .:)")) == _option_key(options.get(letter, ""))
+    return letter if letter in options and (own or not _UNDECIDED.search(rest)) else None
+
+
+def final_statement(text: str, options: dict[str, str]) -> str | None:
+    """What a text without a box says in the end: after `the answer is`, or as its last line.
+
+    The last line counts only where it is an option's letter or text. None where nothing is stated.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    last = lines[-1].strip().strip("*_").strip() if lines else ""
+    if letter := match_option(options, last):
+        # `A. is wrong` is no choice; a letter and its option's text are.
+        label = re.match(r"\(?([A-J])\)?[).:]\s*(.+)", last)
+        if not label or _option_key(label.group(2)).lower() == _option_key(options[letter]).lower():
+            return letter
+    statements = list(_STATEMENT.finditer(text))
+    if not statements:
+        return None
+    stated = text[statements[-1].end() :].partition("\n")[0].strip()
+    if not options:
+        return re.split(r"\.\s+(?=[A-Z])", stated)[0].strip("*_ ").rstrip(".").strip("*_ ") or None
+    match = _STATED_LETTER.fullmatch(re.split(r"(?<=[^A-J(])\.\s+(?=[A-Z])", stated)[0])
+    if match and (letter := _decided(options, match["letter"], match["rest"])):
+        return letter
+    return match_option(options, stated.strip("*_ "))
+
+
+def _asks_for_box(problem: Problem) -> bool:
+    return any("boxed" in message.get("content", "") for message in problem.prompt)
+
+
+def _is_generated(problem: Problem) -> bool:
+    return "formula" in problem.checks
+
+
+def _texts(problem: Problem) -> dict[str, str]:
+    """The options of a multiple choice, else nothing."""
+    return problem.checks.get("options") or (_NO_TEXTS if problem.answer in _NO_TEXTS else {})
+
+
+def _answer(problem: Problem, completion: str, lenient: bool) -> str | None:
+    """The answer as it was written, or None."""
+    found = boxed_answer(completion if lenient else after_thinking(completion))
+    if found is not None:
+        return found if found.strip() else None
+    if not (_is_generated(problem) or _asks_for_box(problem)):
+        found = final_statement(after_thinking(completion), _texts(problem))
+    return found if found is not None or not lenient else extract(completion, True)
+
+
+def _choice(problem: Problem, found: str) -> Verdict:
+    answer = match_option(_texts(problem), found)
+    if answer == problem.answer:
+        return Verdict(1.0, True, "correct", answer=answer)
+    named = answer or canonical(found)
+    return Verdict(0.0, False, "wrong", f"{named!r} is not {problem.answer!r}", named)
+
+
 def verify(problem: Problem, completion: str, lenient: bool = False) -> Verdict:
-    """Binary verdict. Lenient tolerates a missing unit, never a wrong one. Never raises."""
-    answer = extract(completion, lenient)
-    if answer is None:
+    """Binary verdict. Lenient tolerates a missing unit, never a wrong one.
+
+    Raises NeedsFreshFork only, which is for the worker.
+    """
+    generated = _is_generated(problem)
+    found = extract(completion, lenient) if generated else _answer(problem, completion, lenient)
+    if found is None:
         return Verdict(0.0, False, "unparseable", "no boxed answer after the thoughts")
-    if len(answer) > MAX_ANSWER_CHARS:
-        return Verdict(0.0, False, "refused", f"the answer has more than {MAX_ANSWER_CHARS} characters")
+    options = {} if generated else _texts(problem)
+    limit = max([MAX_ANSWER_CHARS, *(2 * len(option) for option in options.values())])
+    answer = found if generated or len(found) > 5 * limit else canonical(found)
+    if len(answer) > limit:
+        return Verdict(0.0, False, "refused", f"the answer has more than {limit} characters", answer)
+    if options:
+        return _choice(problem, found)
     gold = canonical(problem.answer)
     want, unit = _quantity(gold)
     have, given = _quantity(answer)
-    if want is None or have is None:
+    if not generated and (want is None or have is None or not _is_unit(unit)):
+        right, reason = equivalent(problem.answer, found, positive=True), f"{answer!r} is not {gold!r}"
+    elif want is None or have is None:
         right, reason = answer == gold, f"{answer!r} is not {gold!r}"
-    elif given != unit and not (lenient and given is None):
+    elif given != unit and not (lenient and given is None) and (generated or not _same_unit(given, unit)):
         right, reason = False, f"unit {given!r} instead of {unit!r}"
     else:
-        right, reason = abs(have - want) <= TOLERANCE * abs(want), f"{answer!r} is not {gold!r}"
-    return Verdict(1.0, True, "correct") if right else Verdict(0.0, False, "wrong", reason)
+        tolerance = Fraction(str(problem.checks.get("tolerance", TOLERANCE)))
+        right, reason = abs(have - want) <= tolerance * abs(want), f"{answer!r} is not {gold!r}"
+    if right:
+        return Verdict(1.0, True, "correct", answer=answer)
+    return Verdict(0.0, False, "wrong", reason, answer)
+
+
+def _is_unit(text: str | None) -> bool:
+    return text is None or _unit(text) is not None or unit_name(text) is not None
+
+
+def _same_unit(given: str | None, unit: str | None) -> bool:
+    """Whether two units that the table does not know are one, by their parts: `m s^-1` and `meter/second`."""
+    if given is None or unit is None or unit_name(given) is None:
+        return False
+    return unit_name(given) == unit_name(unit)
 
 
 DOMAIN = Domain("stem", 25, False, generate, solve, habit, slip, guess, garbage, verify, extract)

@@ -1,4 +1,4 @@
-"""Messages between the pool, a worker and a worker's forks: JSON, each preceded by its length.
+"""Messages between the pool, its workers and their forks: JSON, each preceded by its length.
 
 Bytes in, bytes out; who waits for whom, and for how long, is the business of the two ends.
 """
@@ -24,10 +24,10 @@ def pack(message: dict[str, Any]) -> bytes:
 
 
 class Frames:
-    """Cuts a stream of bytes into messages."""
+    """Cuts a stream of bytes into messages, none of them longer than `largest` bytes."""
 
-    def __init__(self) -> None:
-        self.buffer = bytearray()
+    def __init__(self, largest: int = LARGEST) -> None:
+        self.buffer, self.largest = bytearray(), largest
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """The messages that are complete after `data`. Raises ValueError where it is no message."""
@@ -35,7 +35,7 @@ class Frames:
         messages = []
         while len(self.buffer) >= LENGTH.size:
             (length,) = LENGTH.unpack_from(self.buffer)
-            if length > LARGEST:
+            if length > self.largest:
                 raise ValueError(f"a message of {length} bytes")
             if len(self.buffer) < LENGTH.size + length:
                 break

@@ -1,6 +1,6 @@
-"""The study's end of one worker: its command line, its environment, its start and its end.
+"""The study's end of one worker and its runner: their command lines, their start and their end.
 
-`worker_command` is the one place where walls around the workers go. Nothing here knows of batches.
+Nothing here knows of batches, and nothing parses what a model wrote.
 """
 
 from __future__ import annotations
@@ -10,36 +10,41 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 import prorl_study
-from prorl_study.domains import DOMAINS, Problem, Verdict
+from prorl_study.domains import Problem, Verdict
 from prorl_study.verification.channel import Frames
 from prorl_study.verification.limits import FOLDER_PREFIX, Limits
+from prorl_study.verification.processes import tasks_of_user
+from prorl_study.verification.walls import behind_walls
 
 CLOSE_SECONDS = 3.0
 MARK = "PRORL_VERIFICATION_WORKER"
 """Variable in the environment of a worker and all that it starts, by which leftovers are found."""
 
 
-def worker_command(limits: Limits, folder: str) -> list[str]:
-    """The command line that starts a worker, whose only place to write is meant to be `folder`: no user
-    site, nothing imported from the working folder.
+def module_command(module: str, *arguments: str) -> list[str]:
+    """Runs a module of this package: no user site, nothing imported from the working folder.
 
     Not `-I`: it would also ignore PYTHONHASHSEED, and the order of a set must not differ between workers.
     """
-    return [sys.executable, "-s", "-P", "-m", "prorl_study.verification.worker", json.dumps(asdict(limits))]
+    return [sys.executable, "-s", "-P", "-m", f"prorl_study.verification.{module}", *arguments]
 
 
-def worker_environment(folder: str, mark: str) -> dict[str, str]:
+def environment(folder: str, mark: str) -> dict[str, str]:
     """All that a worker sees of the environment: nothing of the user's but the libraries' path."""
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
@@ -52,9 +57,27 @@ def worker_environment(folder: str, mark: str) -> dict[str, str]:
         "TMPDIR": folder,
         "MPLBACKEND": "Agg",
         "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": str(Path(prorl_study.__file__).resolve().parents[1]),  # a source tree works as well
         MARK: mark,
     }
+
+
+@cache
+def _starter(process: int) -> ThreadPoolExecutor:
+    """The thread that starts workers in this process (and not in a fork of it). It lives as long as the
+    process does: the kernel ends a worker when the *thread* that started it ends."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="verification-starter")
+
+
+def start_process(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Popen, from the thread that stays."""
+    start: Callable[[], subprocess.Popen[bytes]] = lambda: subprocess.Popen(  # noqa: E731
+        command,
+        start_new_session=True,  # Ctrl-C is for the study, which then closes the pool
+        **options,
+    )
+    return _starter(os.getpid()).submit(start).result()
 
 
 @dataclass(eq=False)
@@ -64,52 +87,74 @@ class Job:
     problem: Problem
     text: str
     lenient: bool
+    number: int = -1
+    """Another one each time that it is handed to a worker."""
     deaths: int = 0
     verdict: Verdict | None = None
 
     @property
-    def runs_code(self) -> bool:
-        return DOMAINS[self.problem.domain].runs_code
+    def domain(self) -> str:
+        return self.problem.domain
 
     def message(self) -> dict[str, Any]:
-        return {"item": id(self), "problem": vars(self.problem), "text": self.text, "lenient": self.lenient}
+        """The inner part goes on to a fork as it is, unread by the worker."""
+        body = {"problem": vars(self.problem), "text": self.text, "lenient": self.lenient}
+        body = json.dumps(body, separators=(",", ":"))
+        return {"item": self.number, "domain": self.domain, "body": body}
 
 
 @dataclass(eq=False)
 class WorkerHandle:
-    """The pool's end of one worker."""
+    """The pool's end of one worker; its `runner` executes the programs that it judges."""
 
-    runs_code: bool
-    """Which items it gets. Those of code domains have workers of their own, which never import a scorer:
-    each such item is a fork, and a fork of a process with sympy in it costs twice as much."""
     process: subprocess.Popen[bytes]
+    runner: subprocess.Popen[bytes]
     errors: IO[bytes]
-    folder: str
+    folder: str | None
+    """The only place to write, where there are no walls."""
     mark: str
     heard: float = field(default_factory=time.monotonic)
+    began: float = 0.0
+    """When the first of `jobs` came into its hands, or became the first."""
     ready: bool = False
     complaint: str = ""
     """Its last words once it is stopped."""
     jobs: deque[Job] = field(default_factory=deque)
+    dropped: set[int] = field(default_factory=set)
+    """Items that were given to another worker meanwhile."""
     outbox: bytearray = field(default_factory=bytearray)
     frames: Frames = field(default_factory=Frames)
 
     @classmethod
-    def start(cls, limits: Limits, runs_code: bool) -> WorkerHandle:
-        folder, mark = tempfile.mkdtemp(prefix=FOLDER_PREFIX), secrets.token_hex(16)
+    def start(cls, limits: Limits, isolation: str) -> WorkerHandle:
+        """Raises StudyError where `isolation` is `walls` and there is no bubblewrap."""
+        walls, mark = isolation == "walls", secrets.token_hex(16)
+        folder = None if walls else tempfile.mkdtemp(prefix=FOLDER_PREFIX)
+        inside = folder or "/tmp"
+        variables = environment(inside, mark)
+        settings, tasks = json.dumps(asdict(limits)), str(tasks_of_user())
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+        def command(module: str, *arguments: str) -> list[str]:
+            plain = module_command(module, *arguments)
+            return behind_walls(plain, variables) if walls else plain
+
         errors = tempfile.TemporaryFile()
-        process = subprocess.Popen(
-            worker_command(limits, folder),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=worker_environment(folder, mark),
-            cwd=folder,
-            start_new_session=True,  # Ctrl-C is for the study, which then closes the pool
-        )
+        options = {"stderr": errors, "env": variables, "cwd": folder or "/"}
+        with ours, theirs:
+            runner = start_process(
+                command("runner", settings, tasks, inside), stdin=theirs, stdout=subprocess.DEVNULL, **options
+            )
+            process = start_process(
+                command("worker", settings, tasks, str(ours.fileno())),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=[ours.fileno()],
+                **options,
+            )
         for stream in (process.stdin, process.stdout):
             os.set_blocking(stream.fileno(), False)
-        return cls(runs_code, process, errors, folder, mark)
+        return cls(process, runner, errors, folder, mark)
 
     def send(self) -> None:
         """Write what the pipe takes now."""
@@ -121,21 +166,24 @@ class WorkerHandle:
         """Close the channel, wait `patience` seconds, then kill; afterwards nothing of it is left."""
         with suppress(BrokenPipeError):
             self.process.stdin.close()
-        try:
-            clean = self.process.wait(patience) == 0
-        except subprocess.TimeoutExpired:
-            clean = False
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        if not clean:
+        clean, deadline = True, time.monotonic() + patience
+        for process in (self.process, self.runner):  # the runner ends when its worker is gone
+            try:
+                clean &= process.wait(max(0.0, deadline - time.monotonic())) == 0
+            except subprocess.TimeoutExpired:
+                clean = False
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if not clean and self.folder is not None:  # walls fall together with all that is behind them
             kill_marked(self.mark)
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         self.complaint = self.complaint or (lines or [f"exit code {self.process.returncode}, no message"])[-1]
         self.process.stdout.close()
         self.errors.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def kill_marked(mark: str) -> None:

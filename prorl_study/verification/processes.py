@@ -1,15 +1,23 @@
-"""What /proc and the kernel say about a worker's descendants, and how they are ended. Linux only."""
+"""Limits of judged processes, what /proc says about them, and how they are ended. Linux only."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
+import shutil
 import signal
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+from prorl_study.verification.limits import Limits
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
+CLOCK_TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -23,9 +31,19 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     with suppress(FileNotFoundError, ProcessLookupError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with suppress(FileNotFoundError, ProcessLookupError):
-                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+            found += _children(f"/proc/{pid}/task/{thread}/children")
     return found
+
+
+def own_children() -> list[int]:
+    """Children of this process, which has one thread."""
+    return _children(f"/proc/self/task/{os.getpid()}/children")
+
+
+def _children(path: str) -> list[int]:
+    with suppress(FileNotFoundError, ProcessLookupError), open(path, "rb", buffering=0) as file:
+        return list(map(int, file.read().split()))
+    return []
 
 
 def tree(roots: list[int]) -> list[int]:
@@ -36,24 +54,78 @@ def tree(roots: list[int]) -> list[int]:
     return found
 
 
-def usage(pid: int) -> tuple[float, int]:
-    """CPU seconds of `pid` with the children it has reaped, and its number of threads."""
+class Usage(NamedTuple):
+    """What a process uses now."""
+
+    cpu: float
+    """CPU seconds, those of children that it has reaped included."""
+    tasks: int
+    memory: int
+    """Resident bytes, pages that it shares with others included."""
+
+
+def usage(pid: int) -> Usage:
+    """All zero where the process is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0, 0
-    return sum(map(int, fields[11:15])) / CLOCK_TICKS, int(fields[17])
+        return Usage(0.0, 0, 0)
+    return Usage(sum(map(int, fields[11:15])) / CLOCK_TICKS, int(fields[17]), int(fields[21]) * PAGE)
 
 
-def kill_orphans(spare: set[int]) -> None:
-    """Kill and reap every child of this process but `spare`, and what they leave, until none is left."""
-    while orphans := [pid for pid in children(os.getpid()) if pid not in spare]:
-        for pid in orphans:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for pid in orphans:
+def usage_of_all(pids: list[int]) -> Usage:
+    """Sums over several processes."""
+    return Usage(*map(sum, zip((0.0, 0, 0), *map(usage, pids), strict=True)))
+
+
+def end_children() -> float:
+    """Kill and reap every child of this process, which has one thread, and what they leave, until none is
+    left. Returns the CPU seconds that all of them used.
+    """
+    used = 0.0
+    while doomed := own_children():
+        for pid in doomed:
+            for kill in (os.killpg, os.kill):  # whoever called setsid has a group of its own number
+                with suppress(ProcessLookupError):
+                    kill(pid, signal.SIGKILL)
+        for pid in doomed:
             with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+                spent = os.wait4(pid, 0)[2]
+                used += spent.ru_utime + spent.ru_stime
+    return used
+
+
+def mapped_bytes() -> int:
+    """Address space of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
+
+
+def confine(limits: Limits, user_tasks: int, mapped: int, file_bytes: int | None = None) -> None:
+    """Kernel limits of this process and all that it starts, for good. They stop what a watch over the
+    process tree would see too late.
+
+    `user_tasks` is `tasks_of_user()` outside of any walls, `mapped` is `mapped_bytes()` of the process that
+    forked this one; `file_bytes` is None where files may grow.
+    """
+    fixed = {
+        resource.RLIMIT_AS: mapped + (limits.memory_mb << 20),
+        resource.RLIMIT_NOFILE: limits.open_files,
+        resource.RLIMIT_CORE: 0,
+    }
+    if file_bytes is not None:
+        fixed[resource.RLIMIT_FSIZE] = file_bytes
+    if os.geteuid() != 0:  # the kernel does not limit root, and counts what a user runs anywhere
+        fixed[resource.RLIMIT_NPROC] = user_tasks + limits.processes + 256
+    for kind, value in fixed.items():
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def allow_cpu(limits: Limits) -> None:
+    """Move the kernel's CPU limit to one second behind the watch's, counted from now."""
+    end = ceil(time.process_time() + limits.cpu_seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (end, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def tasks_of_user() -> int:
@@ -62,5 +134,23 @@ def tasks_of_user() -> int:
     for entry in os.scandir("/proc"):
         with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             if entry.name.isdigit() and entry.stat().st_uid == os.getuid():
-                count += usage(int(entry.name))[1]
+                count += usage(int(entry.name)).tasks
     return count
+
+
+def empty(folder: str) -> None:
+    """Remove what a judged program left in its folder."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, onerror=_unlock)
+        else:
+            os.unlink(entry.path)
+
+
+def _unlock(retry: Callable[[str], object], path: str, _: object) -> None:
+    """A program may have left a folder that nobody may list or change."""
+    for locked in (os.path.dirname(path), path):
+        with suppress(OSError):
+            os.chmod(locked, 0o700)
+    with suppress(OSError):
+        retry(path)

@@ -1,20 +1,17 @@
-"""The process that judges: reads items from stdin, forks, watches the fork, writes verdicts to stdout.
+"""The process that judges: reads items from stdin, has a fork judge them, watches it, writes verdicts.
 
-Three generations. The *pool* (the study) never sees model output run. The *worker* (this process) is
-single-threaded, has the scorers imported and never touches model output either. Its *forks* judge: one
-fork serves many items of a domain that runs no code, and every item of a domain with `runs_code` gets a
-fork of its own, which is killed afterwards with all that it started. So a hanging or crashing item costs
-one fork (milliseconds), not a worker (a second of imports).
+Four kinds of processes. The *pool* (the study) never parses what a model wrote. The *worker* (this process,
+behind walls) is single-threaded, has the scorers imported and never touches model output either. Its *forks*
+judge: a standing fork serves many items, so that a hanging or crashing item costs one fork (milliseconds),
+not a worker (a second of imports); where a scorer would evaluate the answer as code, the item gets a fork of
+its own (`prorl_study.judges.fresh`). Model-written programs are run by neither, but by forks of the *runner*
+(`runner`), which stands behind other walls and knows no expected output.
 
-Covered: CPU time of the whole process tree, wall time, memory, processes, open files, file size; no
-inherited descriptors, standard streams on /dev/null, a scrubbed environment, a working folder per code
-item; leftovers are killed even where they left the process group (the worker is their subreaper); an
-early exit or bytes forged without the fork's nonce give no score.
-
-Not covered yet: no isolation of file system, network or user id (a program run as root can kill any
-process of the machine); candidate code shares its process with the expected outputs, so a program that
-searches its own interpreter's frames finds them, and the nonce. Memory is limited per process, not per
-tree. The walls that change this stand around the command that starts this module.
+Covered: CPU time, wall time, memory, processes, open files and file size of a fork; no inherited
+descriptors, standard streams on /dev/null, a scrubbed environment; leftovers are killed even where they left
+the process group (the worker is their subreaper); an early exit or bytes written without the fork's nonce
+give no score. Not covered: a scorer that executes an answer in its fork in spite of its guard could forge
+that one verdict, though not leave the walls.
 """
 
 from __future__ import annotations
@@ -23,73 +20,54 @@ import gc
 import json
 import os
 import random
-import resource
 import secrets
 import select
-import shutil
 import signal
 import sys
-import tempfile
 import time
+from collections import deque
 from contextlib import suppress
-from math import ceil
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from prorl_study.domains import DOMAINS, Domain, Problem, Verdict
-from prorl_study.verification.channel import LENGTH, READ_SIZE, messages_from, pack, write_all
-from prorl_study.verification.limits import FOLDER_PREFIX, Limits
+from prorl_study.judges import fresh, programs
+from prorl_study.verification.channel import LENGTH, READ_SIZE, Frames, messages_from, pack, write_all
+from prorl_study.verification.limits import Limits
 from prorl_study.verification.processes import (
     PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
     PR_SET_PDEATHSIG,
-    children,
-    kill_orphans,
+    allow_cpu,
+    confine,
+    end_children,
+    mapped_bytes,
+    own_children,
     prctl,
-    tasks_of_user,
     tree,
     usage,
+    usage_of_all,
 )
 
 TICK_SECONDS = 0.02
 """How often a running item's CPU time and processes are counted; a cheap item ends before the first."""
+RUNNER_GRACE_SECONDS = 10.0
+"""Beyond the wall limit, until a runner that answers nothing is given up."""
 ITEMS_PER_FORK = 1000
 """Then a fork is replaced, so that what scorers cache cannot grow for ever."""
 REASON_CHARS = 300
+ANSWER_CHARS = 4000
+"""Of the extracted answer that a verdict carries for votes."""
 
 
 class StudyEnded(BaseException):
     """The pool closed the channel or died: stop judging and clean up."""
 
 
-def verdict(status: str, reason: str) -> dict[str, Any]:
-    return {"score": 0.0, "solved": False, "status": status, "reason": reason[:REASON_CHARS]}
+def verdict(status: str, reason: str, **more: Any) -> dict[str, Any]:
+    return {"score": 0.0, "solved": False, "status": status, "reason": reason[:REASON_CHARS], **more}
 
 
 # --- in the fork ---------------------------------------------------------------------------------
-
-
-def confine(limits: Limits, user_tasks: int) -> None:
-    """Kernel limits of a fork. They stop what the worker's own watch would see too late."""
-    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    fixed = {
-        resource.RLIMIT_AS: mapped + (limits.memory_mb << 20),
-        resource.RLIMIT_FSIZE: limits.output_bytes,
-        resource.RLIMIT_NOFILE: limits.open_files,
-        resource.RLIMIT_CORE: 0,
-    }
-    if os.geteuid() != 0:  # the kernel does not limit root, and counts what a user runs anywhere
-        fixed[resource.RLIMIT_NPROC] = user_tasks + limits.processes + 256
-    for kind, value in fixed.items():
-        hard = resource.getrlimit(kind)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
-
-
-def allow_cpu(limits: Limits) -> None:
-    """Move the kernel's CPU limit to one second behind the watch's, counted from now."""
-    end = ceil(time.process_time() + limits.cpu_seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (end, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def judge(item: dict[str, Any]) -> dict[str, Any]:
@@ -99,40 +77,55 @@ def judge(item: dict[str, Any]) -> dict[str, Any]:
         found = DOMAINS[item["problem"]["domain"]].verify(
             Problem(**item["problem"]), item["text"], item["lenient"]
         )
-        reply = {
-            "score": float(found.score),
-            "solved": bool(found.solved),
-            "status": found.status,
-            "reason": found.reason[:REASON_CHARS],
-        }
-    except BaseException as error:  # SystemExit and the like come from judged programs
-        reply = verdict("crashed", f"{type(error).__name__}: {error}")
-    return {**reply, "cpu_seconds": time.process_time() - started}
+    except fresh.NeedsFreshFork:
+        return {"again": "in a fork of its own"}
+    except programs.RunnerGone:
+        return {"gone": "the runner"}
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {error}"
+        return verdict("crashed", reason, cpu_seconds=time.process_time() - started, escaped=True)
+    reply = {
+        **vars(found),
+        "score": float(found.score),
+        "solved": bool(found.solved),
+        "reason": found.reason[:REASON_CHARS],
+        "answer": None if found.answer is None else found.answer[:ANSWER_CHARS],
+    }
+    reply["cpu_seconds"] = found.cpu_seconds or time.process_time() - started
+    return reply
 
 
-def serve(requests: int, replies: int, nonce: bytes, folder: str, limits: Limits, user_tasks: int) -> None:
-    """Life of a fork: its own session, nothing open but its two pipes, judge until the pipe closes."""
+def serve(
+    requests: int, replies: int, runner: int, nonce: bytes, limits: Limits, user_tasks: int, once: bool
+) -> None:
+    """Life of a fork: its own session, nothing open but its channels, judge until the pipe closes."""
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    requests, replies = os.dup2(requests, 100), os.dup2(replies, 101)
+    for number, descriptor in enumerate((requests, replies, runner), 100):
+        os.dup2(descriptor, number)
     os.dup2(os.open(os.devnull, os.O_RDWR), 2)
     os.closerange(3, 100)
-    os.closerange(102, 1 << 20)
-    requests, replies = os.dup2(requests, 3), os.dup2(replies, 4)
-    os.closerange(5, 102)
+    os.closerange(103, 1 << 20)
+    requests, replies, runner = (os.dup2(number, number - 97) for number in (100, 101, 102))
+    os.closerange(6, 103)
     try:
-        os.chdir(folder)
-        confine(limits, user_tasks)
+        confine(limits, user_tasks, mapped_bytes(), limits.output_bytes)
+        programs.connect(runner)
     except (OSError, ValueError) as error:  # our failure, never the answer's
         write_all(replies, nonce + pack({"broken": f"cannot confine a fork: {error}"}))
         return
-    random.seed(0)  # programs that draw numbers get the same verdict in every run
+    except programs.RunnerGone:
+        write_all(replies, nonce + pack({"gone": "the runner"}))
+        return
+    if once:
+        fresh.enter_throwaway_fork()
+    random.seed(0)
     me = os.getpid()
     for item in messages_from(requests):
         allow_cpu(limits)
         reply = judge(item)
-        if os.getpid() != me:  # a copy that the judged program made of its process
+        if os.getpid() != me:  # a copy that an evaluated answer made of its process
             return
         write_all(replies, nonce + pack(reply))
 
@@ -143,35 +136,34 @@ def serve(requests: int, replies: int, nonce: bytes, folder: str, limits: Limits
 class Fork:
     """A child of the worker that judges items one after another."""
 
-    def __init__(self, limits: Limits, user_tasks: int, folder: str, once: bool) -> None:
-        self.limits, self.once, self.served = limits, once, 0
+    def __init__(self, limits: Limits, user_tasks: int, runner: int, once: bool) -> None:
+        self.limits, self.served, self.spent = limits, 0, False
         self.nonce = secrets.token_bytes(16)
         requests, self.requests = os.pipe()
         self.replies, replies = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                serve(requests, replies, self.nonce, folder, limits, user_tasks)
+                serve(requests, replies, runner, self.nonce, limits, user_tasks, once)
             finally:  # never back into the worker's own stack
                 os._exit(1)
         os.close(requests)
         os.close(replies)
 
-    def judge(self, item: dict[str, Any], channel: int, others: set[int]) -> dict[str, Any] | None:
-        """The verdict, or None where the fork died by a signal that nobody here sent.
+    def judge(self, body: bytes, wall_seconds: float, channel: int) -> dict[str, Any] | None:
+        """The reply to one packed item, or None where the fork died by a signal that nobody here sent.
 
-        `others` are children of the worker that have no part in this item. Raises StudyEnded when
-        `channel` hangs up.
+        Afterwards `spent` says that it cannot be asked again. Raises StudyEnded when `channel` hangs up.
         """
-        self.served += 1
+        self.served, self.spent = self.served + 1, True
         started = checked = time.monotonic()
-        cpu_before = usage(self.pid)[0] if self.served > 1 else 0.0
+        cpu_before = usage(self.pid).cpu if self.served > 1 else 0.0
         received = bytearray()
         poll = select.poll()
         poll.register(self.replies, select.POLLIN)
         poll.register(channel, 0)  # hang-up only
         with suppress(BrokenPipeError):
-            write_all(self.requests, pack(item))
+            write_all(self.requests, body)
         while True:
             for descriptor, _ in poll.poll(TICK_SECONDS * 1000):
                 if descriptor == channel:
@@ -188,7 +180,7 @@ class Fork:
             if now - checked < TICK_SECONDS:
                 continue
             checked = now
-            if (reply := self.watch(cpu_before, now - started, others)) is not None:
+            if (reply := self.watch(cpu_before, now - started, wall_seconds)) is not None:
                 return reply
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) and not poll.poll(0):
                 return self.obituary(cpu_before)  # dead, but something that it started holds the pipe
@@ -200,53 +192,40 @@ class Fork:
             return None
         try:
             reply = json.loads(body[LENGTH.size : end])
-            if "broken" not in reply:
+            if not {"broken", "gone", "again"} & set(reply):
+                self.spent = bool(reply.pop("escaped", False))
                 Verdict(**reply)
-        except (ValueError, TypeError, AssertionError):  # a program that found the nonce
+        except (ValueError, TypeError, AssertionError):
             return verdict("crashed", "wrote to the channel of the verdict")
         if "broken" in reply:
             raise RuntimeError(reply["broken"])
         return reply
 
-    def watch(self, cpu_before: float, seconds: float, others: set[int]) -> dict[str, Any] | None:
+    def watch(self, cpu_before: float, seconds: float, wall_seconds: float) -> dict[str, Any] | None:
         """A verdict if the item is over a limit by now."""
-        roots = [pid for pid in children(os.getpid()) if pid not in others]
-        used, tasks = 0.0, 0
-        for pid in tree(roots):
-            cpu, threads = usage(pid)
-            used, tasks = used + cpu, tasks + threads
-        used -= cpu_before
-        if used > self.limits.cpu_seconds:
-            reply = verdict("timeout", f"over {self.limits.cpu_seconds:g} s of CPU time")
-        elif tasks > self.limits.processes:
-            reply = verdict("crashed", f"over {self.limits.processes} processes")
-        elif seconds > self.limits.wall_seconds:
-            reply = verdict("timeout", f"no verdict after {self.limits.wall_seconds:g} s")
-        else:
-            return None
-        return {**reply, "cpu_seconds": used}
+        used = usage_of_all(tree(own_children()))
+        cpu = used.cpu - cpu_before
+        if cpu > self.limits.cpu_seconds:
+            return verdict("timeout", f"over {self.limits.cpu_seconds:g} s of CPU time", cpu_seconds=cpu)
+        if used.tasks > self.limits.processes:
+            return verdict("crashed", f"over {self.limits.processes} processes", cpu_seconds=cpu)
+        if seconds > wall_seconds:
+            return verdict("timeout", f"no verdict after {seconds:.0f} s", cpu_seconds=cpu, backstop=True)
+        return None
 
     def obituary(self, cpu_before: float) -> dict[str, Any] | None:
         """What the fork's end without a verdict means. Leaves the fork unreaped."""
         end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        used = usage(self.pid)[0] - cpu_before
+        used = usage(self.pid).cpu - cpu_before
         if end.si_code == os.CLD_EXITED:
-            return {**verdict("crashed", "ended its process before the verdict"), "cpu_seconds": used}
+            return verdict("crashed", "ended its process before the verdict", cpu_seconds=used)
         if end.si_status == signal.SIGXCPU or used > self.limits.cpu_seconds:
-            return {
-                **verdict("timeout", f"over {self.limits.cpu_seconds:g} s of CPU time"),
-                "cpu_seconds": used,
-            }
+            return verdict("timeout", f"over {self.limits.cpu_seconds:g} s of CPU time", cpu_seconds=used)
         return None
 
-    def retire(self, others: set[int]) -> None:
-        """Kill the fork, its group, and whatever it left; give back descriptors."""
-        for kill, target in ((os.killpg, self.pid), (os.kill, self.pid)):  # the group exists after setsid
-            with suppress(ProcessLookupError):
-                kill(target, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
-        kill_orphans(others)
+    def retire(self) -> None:
+        """Kill the fork and whatever it left; give back descriptors."""
+        end_children()
         os.close(self.requests)
         os.close(self.replies)
 
@@ -254,10 +233,10 @@ class Fork:
 class Worker:
     """Judges the items of one channel in order."""
 
-    def __init__(self, limits: Limits, commands: int, replies: int) -> None:
-        self.limits, self.commands, self.replies = limits, commands, replies
-        self.user_tasks = tasks_of_user()
-        self.folder = tempfile.mkdtemp()
+    def __init__(self, limits: Limits, user_tasks: int, runner: int, commands: int, replies: int) -> None:
+        self.limits, self.user_tasks, self.runner = limits, user_tasks, runner
+        self.commands, self.replies = commands, replies
+        self.frames, self.inbox, self.forgotten = Frames(), deque[dict[str, Any]](), set[int]()
         self.warm: set[str] = set()
         self.standing: Fork | None = None
 
@@ -265,17 +244,36 @@ class Worker:
         """Until the pool closes the channel."""
         gc.freeze()  # keeps the collector of every fork from copying the shared pages
         write_all(self.replies, pack({"ready": True}))
-        for item in messages_from(self.commands):
-            domain = DOMAINS[item["problem"]["domain"]]
+        while item := self.next_item():
+            domain = DOMAINS[item["domain"]]
             self.warm_up(domain)
-            found = self.judge(domain, item) or self.judge(domain, item)  # a stray signal: once more
+            body = item["body"].encode("ascii")
+            body = LENGTH.pack(len(body)) + body
+            found = self.judge(domain, body) or self.judge(domain, body)  # a stray signal: once more
             found = found or verdict("crashed", "killed by a signal")
             write_all(self.replies, pack({"item": item["item"], **found}))
+
+    def next_item(self) -> dict[str, Any] | None:
+        """The next item that the pool has not given to another worker meanwhile; None at the end."""
+        while True:
+            while not self.inbox or select.select([self.commands], [], [], 0)[0]:
+                data = os.read(self.commands, READ_SIZE)
+                if not data:
+                    return None
+                for message in self.frames.feed(data):
+                    if "forget" in message:
+                        self.forgotten.update(message["forget"])
+                    else:
+                        self.inbox.append(message)
+            item = self.inbox.popleft()
+            if item["item"] not in self.forgotten:
+                return item
+            self.forgotten.remove(item["item"])
 
     def warm_up(self, domain: Domain) -> None:
         """Import the domain's scorers once, here, by judging an embedded problem's own solution.
 
-        Domains that run code are left out: their verifiers may change the process they run in.
+        Domains that run code are left out: they have no scorers to import, and the runner is the forks'.
         """
         if domain.name in self.warm or domain.runs_code:
             return
@@ -285,81 +283,68 @@ class Worker:
         self.retire_standing()  # it was forked before the import
         gc.freeze()
 
-    def judge(self, domain: Domain, item: dict[str, Any]) -> dict[str, Any] | None:
-        """One attempt at one item."""
-        fork = None if domain.runs_code else self.standing
-        if fork is None:
-            fork = Fork(self.limits, self.user_tasks, self.folder, once=domain.runs_code)
-            if not domain.runs_code:
-                self.standing = fork
-        others = {self.standing.pid} if self.standing and fork.once else set()
-        found = None
-        try:
-            found = fork.judge(item, self.commands, others)
-        finally:
-            if fork.once:
-                fork.retire(others)
-                self.empty_folder()
-            elif found is None or found["status"] in ("crashed", "timeout") or fork.served >= ITEMS_PER_FORK:
-                self.retire_standing()
+    def judge(self, domain: Domain, body: bytes) -> dict[str, Any] | None:
+        """One attempt at one item; None where its fork died by a stray signal."""
+        if self.standing is None:
+            self.standing = Fork(self.limits, self.user_tasks, self.runner, once=False)
+        found = self.ask(self.standing, domain, body)
+        if found is not None and "again" in found:
+            self.retire_standing()  # two forks must not speak to the runner at once
+            fork = Fork(self.limits, self.user_tasks, self.runner, once=True)
+            try:
+                return self.ask(fork, domain, body)
+            finally:
+                fork.retire()
+        if found is None or self.standing.spent or self.standing.served >= ITEMS_PER_FORK:
+            self.retire_standing()
         return found
 
-    def empty_folder(self) -> None:
-        """No item finds the files of another. A new folder per item would cost more than the fork."""
-        try:
-            with os.scandir(self.folder) as entries:
-                if next(entries, None) is None:
-                    return
-        except OSError:  # removed or locked by the judged program
-            pass
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder = tempfile.mkdtemp()
+    def ask(self, fork: Fork, domain: Domain, body: bytes) -> dict[str, Any] | None:
+        """The fork's reply. Raises RunnerGone where the runner gives none any more."""
+        grace = RUNNER_GRACE_SECONDS if domain.runs_code else 0.0
+        found = fork.judge(body, self.limits.wall_seconds + grace, self.commands)
+        stuck = found is not None and domain.runs_code and fork.spent and found.get("backstop")
+        if stuck or (found is not None and "gone" in found):
+            raise programs.RunnerGone
+        return found
 
     def retire_standing(self) -> None:
         if self.standing is not None:
-            self.standing.retire(set())
+            self.standing.retire()
             self.standing = None
 
 
 def main() -> None:
-    """Started as `python -m prorl_study.verification.worker LIMITS_AS_JSON` with the pool on stdin, stdout.
+    """`python -m prorl_study.verification.worker LIMITS_AS_JSON USER_TASKS RUNNER`: the pool is on stdin and
+    stdout, the runner's socket on descriptor RUNNER.
 
     A failure of the worker itself (an import, a missing kernel feature) is reported as a message
     `{"broken": ...}`, so that the pool never mistakes it for an answer's fault.
     """
-    parent = os.getppid()
 
-    def on_term(_signal: int, _frame: FrameType | None) -> None:
-        # The kernel also sends this when the *thread* that started the worker ends; that is no reason.
-        if os.getppid() != parent:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may interrupt the cleaning up
-            raise StudyEnded
+    def on_term(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may interrupt the cleaning up
+        raise StudyEnded
 
     signal.signal(signal.SIGTERM, on_term)
-    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     commands, replies = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     try:
-        try:
-            prctl(PR_SET_CHILD_SUBREAPER, 1)
-            if not Path("/proc/self/task", str(os.getpid()), "children").exists():
-                raise OSError("this kernel has no /proc/PID/task/TID/children")
-            Worker(Limits(**json.loads(sys.argv[1])), commands, replies).run()
-        finally:
-            # A study that dies closes the channel first and sends the signal after it. Whether the signal
-            # comes before this line, in it or later: it is ignored from here on.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a copy of the study's process may hold the pipe open
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        prctl(PR_SET_DUMPABLE, 0)
+        Worker(Limits(**json.loads(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3]), commands, replies).run()
     except (StudyEnded, BrokenPipeError):
         pass
+    except programs.RunnerGone:
+        sys.exit("the runner of programs is gone")
     except Exception as error:
         write_all(replies, pack({"broken": f"{type(error).__name__}: {error}"[:REASON_CHARS]}))
         raise
     finally:
-        kill_orphans(set())
-        if Path(tempfile.gettempdir()).name.startswith(FOLDER_PREFIX):
-            shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)  # a study that was killed cannot
+        end_children()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,141 @@
+"""The judge's end of a running program: start it, send it calls or inputs, take plain values back.
+
+The program itself runs elsewhere, forked by a runner behind walls of its own
+(`prorl_study.verification.runner`). Its fork reads from one end of a pair of sockets that is made here for it
+alone, so neither a daemon of an earlier program nor the program's own output can answer in its place.
+Left out: what the answers are compared with (`code`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from prorl_study.verification.channel import READ_SIZE, Frames, pack
+
+REPLY_BYTES = 1 << 22
+"""A longer reply is no reply; the runner's limit on output is far below."""
+REPORT_BYTES = 4096
+
+
+class RunnerGone(Exception):
+    """The runner died: its worker must be replaced."""
+
+
+class ProgramGone(BaseException):
+    """The program ended, or was ended, before it answered. Not an Exception, so that no `except` of a
+    test's own code takes it for the program's error."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a program ended, as the runner saw it."""
+
+    why: str
+    """`done` where the judge ended it; else `cpu`, `wall`, `processes`, `memory`, `exit` or `signal`."""
+    cpu: float
+    """CPU seconds of the program and all that it started."""
+
+
+class Program:
+    """One program under judgement; ended by `end`."""
+
+    def __init__(self, number: str, channel: socket.socket) -> None:
+        self.number, self.channel = number, channel
+        self.frames, self.received = Frames(REPLY_BYTES), iter(())
+        self.gone = False
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Raises ProgramGone where nobody reads."""
+        try:
+            self.channel.sendall(pack(message))
+        except OSError as error:
+            self.gone = True
+            raise ProgramGone from error
+
+    def receive(self) -> dict[str, Any]:
+        """The next reply. Raises ProgramGone where there is none, or something that is no reply."""
+        while (reply := next(self.received, None)) is None:
+            try:
+                if not (data := self.channel.recv(READ_SIZE)):
+                    raise EOFError
+                self.received = iter(self.frames.feed(data))
+            except (OSError, EOFError, ValueError, RecursionError) as error:
+                self.gone = True
+                raise ProgramGone from error
+        return reply
+
+    def each(self, requests: Sequence[Any]) -> Iterator[dict[str, Any]]:
+        """Replies to the requests, in their order, as they come."""
+        self.send({"each": requests})
+        for _ in requests:
+            yield self.receive()
+
+
+class RunnerClient:
+    """Starts programs, one at a time, on the runner at the other end of `descriptor`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.control = socket.socket(fileno=descriptor)
+        self.numbers = count()
+        self.spare: Program | None = None
+        self.command("reset")  # an earlier judge may have left a program
+
+    def command(self, do: str, number: str = "", descriptors: Sequence[int] = ()) -> None:
+        message = json.dumps({"do": do, "id": number}).encode()
+        try:
+            socket.send_fds(self.control, [message], descriptors)
+        except OSError as error:
+            raise RunnerGone from error
+
+    def prepare(self) -> Program:
+        """Have a fork made that waits for its task."""
+        number = f"{os.getpid()}.{next(self.numbers)}"
+        mine, theirs = socket.socketpair()
+        with theirs:
+            self.command("fork", number, [theirs.fileno()])
+        return Program(number, mine)
+
+    def start(self, code: str, prelude: str, program: bool, entry_point: str = "") -> Program:
+        """A program that is being loaded; its first reply says whether it could be, entry point included."""
+        started, self.spare = self.spare or self.prepare(), None
+        self.command("begin", started.number)
+        with suppress(ProgramGone):  # then the first `receive` says so
+            task = {"code": code, "prelude": prelude, "program": program, "entry_point": entry_point}
+            started.send(task)
+        return started
+
+    def end(self, program: Program) -> Report:
+        """End the program and say how it ended; the next one's fork is made while this one is compared."""
+        program.channel.close()
+        self.command("gone" if program.gone else "end", program.number)
+        while True:
+            data = self.control.recv(REPORT_BYTES)
+            if not data:
+                raise RunnerGone
+            report = json.loads(data)
+            if report.get("id") == program.number:
+                break
+        self.spare = self.prepare()
+        return Report(report["why"], report["cpu"])
+
+
+_client: RunnerClient | None = None
+
+
+def connect(descriptor: int) -> None:
+    """Called by the worker in each fork that may judge programs."""
+    global _client
+    _client = RunnerClient(descriptor)
+
+
+def client() -> RunnerClient:
+    if _client is None:
+        raise RuntimeError("model-written programs are run by a VerificationPool's worker only")
+    return _client

@@ -1,0 +1,189 @@
+"""The process that forks for model-written programs, one fork each, watches it, and clears up after it.
+
+It stands behind walls of its own, apart from the judge, and never reads a message of the program or to it:
+the judge makes a pair of sockets and passes one end, and only the fork reads from that. So nothing of one
+program is in the memory from which the next is forked, and expected outputs are in neither. What reaches
+this process are commands (`fork`, `begin`, `end`, `gone`, `reset`) on a socket that no fork keeps; forks
+cannot take it from here either, since this process is not dumpable (no ptrace, no /proc/PID/fd or mem).
+
+Limits are those of `limits`: CPU time over the whole process tree decides, the wall clock is a backstop.
+Left out: what to run and what to make of it (`candidate`, `prorl_study.judges.programs`), and walls
+(`walls`). A program may kill this process, which runs under the same user: the pool then starts another.
+"""
+
+from __future__ import annotations
+
+import bisect  # noqa: F401  what contest programs import is imported once, here
+import collections  # noqa: F401
+import copy  # noqa: F401
+import functools  # noqa: F401
+import gc
+import heapq  # noqa: F401
+import itertools  # noqa: F401
+import json
+import math  # noqa: F401
+import os
+import re  # noqa: F401
+import select
+import shutil
+import signal
+import socket
+import string  # noqa: F401
+import sys
+import time
+import typing  # noqa: F401
+from contextlib import suppress
+from pathlib import Path
+
+from prorl_study.verification.candidate import serve
+from prorl_study.verification.limits import FOLDER_PREFIX, Limits
+from prorl_study.verification.processes import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
+    PR_SET_PDEATHSIG,
+    allow_cpu,
+    empty,
+    end_children,
+    mapped_bytes,
+    own_children,
+    prctl,
+    tree,
+    usage,
+    usage_of_all,
+)
+
+TICK_SECONDS = 0.02
+"""How often a running program's CPU time and processes are counted; a cheap one ends before the first."""
+GONE_SECONDS = 0.2
+"""How long a program that hung up may take to end by itself."""
+MESSAGE_BYTES = 4096
+
+
+class Runner:
+    """Serves one judge; at most one fork at a time."""
+
+    def __init__(self, control: socket.socket, limits: Limits, user_tasks: int, folder: str) -> None:
+        self.control, self.limits, self.user_tasks, self.folder = control, limits, user_tasks, folder
+        self.fork_id: int | None = None
+        self.pid, self.pidfd = 0, -1
+        self.began: float | None = None
+
+    def run(self) -> None:
+        """Until the judge hangs up."""
+        gc.freeze()  # keeps the collector of every fork from copying the shared pages
+        self.own_memory, self.mapped = usage(os.getpid()).memory, mapped_bytes()
+        while True:
+            poll = select.poll()
+            poll.register(self.control, select.POLLIN)
+            if self.fork_id is not None:
+                poll.register(self.pidfd, select.POLLIN)
+            ready = {descriptor for descriptor, _ in poll.poll(self.patience())}
+            if self.control.fileno() in ready:
+                data, descriptors, _, _ = socket.recv_fds(self.control, MESSAGE_BYTES, 1)
+                if not data:
+                    return
+                self.obey(json.loads(data), descriptors)
+            elif self.pidfd in ready:
+                self.finish(None)
+            elif self.began is not None and (why := self.over_limit()):
+                self.finish(why)
+
+    def patience(self) -> float | None:
+        """Milliseconds until the next look at a running program."""
+        return None if self.began is None else TICK_SECONDS * 1000
+
+    def obey(self, command: dict[str, typing.Any], descriptors: list[int]) -> None:
+        match command["do"]:
+            case "fork":
+                self.fork(command["id"], descriptors[0])
+            case "begin" if command["id"] == self.fork_id:
+                self.began = time.monotonic()
+            case "end" if command["id"] == self.fork_id:
+                self.finish("done")
+            case "gone" if command["id"] == self.fork_id:  # the judge saw it before this process
+                ended = select.select([self.pidfd], [], [], GONE_SECONDS)[0]
+                self.finish(None if ended else "exit")
+            case "reset":
+                self.clear()
+
+    def fork(self, number: int, channel: int) -> None:
+        self.clear()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self.become_candidate(channel)
+            finally:  # never back into this stack
+                os._exit(1)
+        os.close(channel)
+        self.fork_id, self.pidfd, self.began = number, os.pidfd_open(self.pid), None
+
+    def become_candidate(self, channel: int) -> None:
+        """Own session, nothing open but the channel, dies with the runner."""
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(PR_SET_DUMPABLE, 1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.dup2(channel, 3)
+        os.closerange(4, 1 << 20)
+        os.dup2(1, 2)
+        os.chdir(self.folder)
+        allow_cpu(self.limits)
+        serve(3, self.limits, self.user_tasks, self.mapped)
+
+    def over_limit(self) -> str | None:
+        pids = tree(own_children())
+        used = usage_of_all(pids)
+        if used.cpu > self.limits.cpu_seconds:
+            return "cpu"
+        if used.tasks > self.limits.processes:
+            return "processes"
+        if used.memory - len(pids) * self.own_memory > self.limits.memory_mb << 20:
+            return "memory"
+        if time.monotonic() - self.began > self.limits.wall_seconds:
+            return "wall"
+        return None
+
+    def finish(self, why: str | None) -> None:
+        """End the fork and all that it started, then report. Why is None where it ended by itself."""
+        if why is None:
+            end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            exited = end.si_code == os.CLD_EXITED
+            why = "cpu" if end.si_status == signal.SIGXCPU and not exited else "exit" if exited else "signal"
+        number, seconds = self.fork_id, self.clear()
+        if seconds > self.limits.cpu_seconds:
+            why = "cpu"
+        with suppress(BrokenPipeError):
+            self.control.send(json.dumps({"id": number, "why": why, "cpu": seconds}).encode())
+
+    def clear(self) -> float:
+        """Leave nothing of the current fork; returns its CPU seconds."""
+        if self.fork_id is None:
+            return 0.0
+        seconds = end_children()
+        os.close(self.pidfd)
+        self.fork_id, self.pidfd, self.began = None, -1, None
+        empty(self.folder)
+        return seconds
+
+
+def main() -> None:
+    """`python -m prorl_study.verification.runner LIMITS_AS_JSON USER_TASKS FOLDER`, the judge on stdin."""
+    control = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        os.dup2(null, descriptor)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_DUMPABLE, 0)
+    try:
+        if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+            raise OSError("this kernel has no /proc/PID/task/TID/children")
+        control.send(b'{"ready": true}')
+        Runner(control, Limits(**json.loads(sys.argv[1])), int(sys.argv[2]), sys.argv[3]).run()
+    finally:
+        end_children()
+        if Path(sys.argv[3]).name.startswith(FOLDER_PREFIX):
+            shutil.rmtree(sys.argv[3], ignore_errors=True)  # a study that was killed cannot
+
+
+if __name__ == "__main__":
+    main()
