@@ -246,6 +246,8 @@ def verify(problem: Problem, text: str, lenient: bool) -> Verdict:
     answer = normal_form(code)
     try:
         outcome = run_tests(problem.checks, code)
+        if outcome.report.why == "signal":  # perhaps a stray one: once more
+            outcome = run_tests(problem.checks, code)
     except BadTests as error:
         return Verdict(0.0, False, "refused", f"tests of the problem: {error}", answer)
     why, passed = outcome.report.why, outcome.passed

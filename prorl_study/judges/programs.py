@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -46,8 +47,11 @@ class Report:
 class Program:
     """One program under judgement; ended by `end`."""
 
-    def __init__(self, number: str, channel: socket.socket) -> None:
+    def __init__(self, number: str, channel: socket.socket, control: socket.socket) -> None:
         self.number, self.channel = number, channel
+        self.poll = select.poll()
+        for descriptor in (channel, control):
+            self.poll.register(descriptor, select.POLLIN)
         self.frames, self.received = Frames(REPLY_BYTES), iter(())
         self.gone = False
 
@@ -63,7 +67,9 @@ class Program:
         """The next reply. Raises ProgramGone where there is none, or something that is no reply."""
         while (reply := next(self.received, None)) is None:
             try:
-                if not (data := self.channel.recv(READ_SIZE)):
+                # A word from the runner, or its end, is the program's end, though a daemon hold the channel.
+                ready = {descriptor for descriptor, _ in self.poll.poll()}
+                if self.channel.fileno() not in ready or not (data := self.channel.recv(READ_SIZE)):
                     raise EOFError
                 self.received = iter(self.frames.feed(data))
             except (OSError, EOFError, ValueError, RecursionError) as error:
@@ -85,7 +91,8 @@ class RunnerClient:
         self.control = socket.socket(fileno=descriptor)
         self.numbers = count()
         self.spare: Program | None = None
-        self.command("reset")  # an earlier judge may have left a program
+        self.command("reset", "reset")  # an earlier judge may have left a program, and a report of it
+        self.report("reset")
 
     def command(self, do: str, number: str = "", descriptors: Sequence[int] = ()) -> None:
         message = json.dumps({"do": do, "id": number}).encode()
@@ -100,7 +107,7 @@ class RunnerClient:
         mine, theirs = socket.socketpair()
         with theirs:
             self.command("fork", number, [theirs.fileno()])
-        return Program(number, mine)
+        return Program(number, mine, self.control)
 
     def start(self, code: str, prelude: str, program: bool, entry_point: str = "") -> Program:
         """A program that is being loaded; its first reply says whether it could be, entry point included."""
@@ -113,17 +120,25 @@ class RunnerClient:
 
     def end(self, program: Program) -> Report:
         """End the program and say how it ended; the next one's fork is made while this one is compared."""
-        program.channel.close()
+        # First this, then the channel: a program that finds it closed would end before it is ended.
         self.command("gone" if program.gone else "end", program.number)
+        program.channel.close()
+        report = self.report(program.number)
+        self.spare = self.prepare()
+        return report
+
+    def report(self, number: str) -> Report:
+        """Wait for what the runner says about this program; earlier ones are of no interest any more."""
         while True:
-            data = self.control.recv(REPORT_BYTES)
+            try:
+                data = self.control.recv(REPORT_BYTES)
+            except OSError as error:
+                raise RunnerGone from error
             if not data:
                 raise RunnerGone
             report = json.loads(data)
-            if report.get("id") == program.number:
-                break
-        self.spare = self.prepare()
-        return Report(report["why"], report["cpu"])
+            if report["id"] == number:
+                return Report(report["why"], report["cpu"])
 
 
 _client: RunnerClient | None = None

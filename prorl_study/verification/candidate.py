@@ -15,19 +15,16 @@ from __future__ import annotations
 import builtins
 import io
 import os
-import random
 import resource
 import signal
 import sys
-import threading
-import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 from prorl_study.verification.channel import messages_from, pack, write_all
-from prorl_study.verification.limits import Limits
 from prorl_study.verification.plain import NotPlain, decode, encode
 from prorl_study.verification.processes import confine
 
@@ -52,14 +49,17 @@ def attempt(action: Callable[[], Any]) -> tuple[Any, dict[str, str] | None]:
         return None, raised(error)
 
 
-def serve(channel: int, limits: Limits, user_tasks: int, mapped: int) -> None:
+def serve(channel: int, limits: SimpleNamespace, user_tasks: int, mapped: int) -> None:
     """Answer the judge until it hangs up. `user_tasks` and `mapped` are for `confine`."""
     messages = messages_from(channel)
     task = next(messages, None)
     if task is None:
         return
     confine(limits, user_tasks, mapped, None if task["program"] else limits.output_bytes)
-    random.seed(0)  # a program that draws numbers gets the same verdict every time
+    if "random" in task["code"]:
+        import random
+
+        random.seed(0)  # a program that draws numbers gets the same verdict every time
     warnings.simplefilter("ignore")
     loader = load_program if task["program"] else load_functions
     answer, failure = attempt(lambda: loader(task, limits))
@@ -73,7 +73,7 @@ def serve(channel: int, limits: Limits, user_tasks: int, mapped: int) -> None:
             write_all(channel, reply)
 
 
-def load_functions(task: dict[str, Any], limits: Limits) -> Callable[[list[Any]], bytes]:
+def load_functions(task: dict[str, Any], limits: SimpleNamespace) -> Callable[[list[Any]], bytes]:
     """Run the definitions; what is returned calls one of them."""
     namespace: dict[str, Any] = {"__name__": "candidate"}
     kept: list[Any] = []
@@ -109,7 +109,7 @@ def load_functions(task: dict[str, Any], limits: Limits) -> Callable[[list[Any]]
     return answer
 
 
-def load_program(task: dict[str, Any], limits: Limits) -> Callable[[str], bytes]:
+def load_program(task: dict[str, Any], limits: SimpleNamespace) -> Callable[[str], bytes]:
     """Compile; what is returned runs the program on one standard input."""
     parts = [compile(part, "<candidate>", "exec") for part in (task["prelude"], task["code"])]
 
@@ -157,11 +157,14 @@ def run_main(parts: list[Any]) -> int:
             print(end.code, file=sys.stderr)
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
+        import traceback
+
         traceback.print_exc()
         status = 1
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join()
+    if threading := sys.modules.get("threading"):  # not imported here: it slows down every fork
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread() and not thread.daemon:
+                thread.join()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     return status & 0xFF

@@ -143,7 +143,10 @@ class WorkerHandle:
         options = {"stderr": errors, "env": variables, "cwd": folder or "/"}
         with ours, theirs:
             runner = start_process(
-                command("runner", settings, tasks, inside), stdin=theirs, stdout=subprocess.DEVNULL, **options
+                command("runner", settings, tasks, inside, isolation),
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                **options,
             )
             process = start_process(
                 command("worker", settings, tasks, str(ours.fileno())),

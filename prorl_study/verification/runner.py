@@ -7,6 +7,7 @@ this process are commands (`fork`, `begin`, `end`, `gone`, `reset`) on a socket 
 cannot take it from here either, since this process is not dumpable (no ptrace, no /proc/PID/fd or mem).
 
 Limits are those of `limits`: CPU time over the whole process tree decides, the wall clock is a backstop.
+It imports little, since the cost of a fork grows with it: no data classes, so `limits` is a plain name space.
 Left out: what to run and what to make of it (`candidate`, `prorl_study.judges.programs`), and walls
 (`walls`). A program may kill this process, which runs under the same user: the pool then starts another.
 """
@@ -25,7 +26,6 @@ import math  # noqa: F401
 import os
 import re  # noqa: F401
 import select
-import shutil
 import signal
 import socket
 import string  # noqa: F401
@@ -33,16 +33,16 @@ import sys
 import time
 import typing  # noqa: F401
 from contextlib import suppress
-from pathlib import Path
+from types import SimpleNamespace
 
 from prorl_study.verification.candidate import serve
-from prorl_study.verification.limits import FOLDER_PREFIX, Limits
 from prorl_study.verification.processes import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     PR_SET_PDEATHSIG,
     allow_cpu,
     empty,
+    end_all_others,
     end_children,
     mapped_bytes,
     own_children,
@@ -62,9 +62,12 @@ MESSAGE_BYTES = 4096
 class Runner:
     """Serves one judge; at most one fork at a time."""
 
-    def __init__(self, control: socket.socket, limits: Limits, user_tasks: int, folder: str) -> None:
+    def __init__(
+        self, control: socket.socket, limits: SimpleNamespace, user_tasks: int, folder: str, isolation: str
+    ) -> None:
         self.control, self.limits, self.user_tasks, self.folder = control, limits, user_tasks, folder
-        self.fork_id: int | None = None
+        self.end_forks = end_all_others if isolation == "walls" else end_children
+        self.fork_id: str | None = None
         self.pid, self.pidfd = 0, -1
         self.began: float | None = None
 
@@ -104,9 +107,9 @@ class Runner:
                 ended = select.select([self.pidfd], [], [], GONE_SECONDS)[0]
                 self.finish(None if ended else "exit")
             case "reset":
-                self.clear()
+                self.say(command["id"], "reset", self.clear())
 
-    def fork(self, number: int, channel: int) -> None:
+    def fork(self, number: str, channel: int) -> None:
         self.clear()
         self.pid = os.fork()
         if self.pid == 0:
@@ -152,14 +155,17 @@ class Runner:
         number, seconds = self.fork_id, self.clear()
         if seconds > self.limits.cpu_seconds:
             why = "cpu"
-        with suppress(BrokenPipeError):
+        self.say(number, why, seconds)
+
+    def say(self, number: str, why: str, seconds: float) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):
             self.control.send(json.dumps({"id": number, "why": why, "cpu": seconds}).encode())
 
     def clear(self) -> float:
         """Leave nothing of the current fork; returns its CPU seconds."""
         if self.fork_id is None:
             return 0.0
-        seconds = end_children()
+        seconds = self.end_forks()
         os.close(self.pidfd)
         self.fork_id, self.pidfd, self.began = None, -1, None
         empty(self.folder)
@@ -167,7 +173,7 @@ class Runner:
 
 
 def main() -> None:
-    """`python -m prorl_study.verification.runner LIMITS_AS_JSON USER_TASKS FOLDER`, the judge on stdin."""
+    """`python -m prorl_study.verification.runner LIMITS USER_TASKS FOLDER ISOLATION`, the judge on stdin."""
     control = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):
@@ -177,12 +183,14 @@ def main() -> None:
     try:
         if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
             raise OSError("this kernel has no /proc/PID/task/TID/children")
-        control.send(b'{"ready": true}')
-        Runner(control, Limits(**json.loads(sys.argv[1])), int(sys.argv[2]), sys.argv[3]).run()
+        settings, user_tasks, folder, isolation = sys.argv[1:]
+        limits = SimpleNamespace(**json.loads(settings))
+        Runner(control, limits, int(user_tasks), folder, isolation).run()
     finally:
         end_children()
-        if Path(sys.argv[3]).name.startswith(FOLDER_PREFIX):
-            shutil.rmtree(sys.argv[3], ignore_errors=True)  # a study that was killed cannot
+        if sys.argv[4] == "process":
+            empty(sys.argv[3])  # a study that was killed cannot
+            os.rmdir(sys.argv[3])
 
 
 if __name__ == "__main__":
