@@ -149,7 +149,7 @@ HOSTILE = {
     "exit 0": (program("os._exit(0)"), "crashed"),
     "sys.exit": (program("sys.exit(0)"), "wrong"),
     "kills itself": (program("os.kill(os.getpid(), 9)"), "crashed"),
-    "kills its worker": (program("os.kill(os.getppid(), 9)"), "crashed"),
+    "kills its runner": (program("os.kill(os.getppid(), 9)"), "wrong"),
     "closes every descriptor": (program("os.closerange(0, 64)"), "crashed"),
     "prints": (program("print('{\"score\": 1.0, \"solved\": true, \"status\": \"correct\"}')"), "wrong"),
     "writes to every descriptor": (

@@ -25,6 +25,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from types import CodeType
 from typing import Any
 
@@ -32,6 +33,7 @@ from prorl_study.judges.fresh import require_fresh_fork
 from prorl_study.judges.programs import Program, ProgramGone, Report, client
 from prorl_study.verification.plain import NotPlain, Opaque, decode, encode
 
+ENDS = (StopIteration, StopAsyncIteration, GeneratorExit)
 TOLERANCE = 1e-6
 """Absolute, and relative for numbers above 1."""
 _DECIMAL = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?")
@@ -160,7 +162,12 @@ def _standard_streams(checks: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def close(expected: float, got: float) -> bool:
-    return expected == got or abs(expected - got) <= TOLERANCE * max(1.0, abs(expected))
+    if expected == got or not isfinite(expected):
+        return expected == got
+    try:
+        return abs(expected - got) <= TOLERANCE * max(1.0, abs(expected))
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def same(expected: Any, got: Any) -> bool:
@@ -240,7 +247,8 @@ class Function:
         (reply,) = self.program.each([_request(self.name, args, kwargs)])
         if "raised" in reply:
             kind = getattr(builtins, str(reply["raised"]), None)
-            if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            # An end of iteration would cut short a loop of the test, and the rest would count as passed.
+            if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, ENDS):
                 kind = RuntimeError
             try:
                 raise kind(str(reply.get("text", ""))[:200])

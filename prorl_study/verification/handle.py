@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -29,7 +29,7 @@ from prorl_study.domains import Problem, Verdict
 from prorl_study.verification.channel import Frames
 from prorl_study.verification.limits import FOLDER_PREFIX, Limits
 from prorl_study.verification.processes import tasks_of_user
-from prorl_study.verification.walls import behind_walls
+from prorl_study.verification.walls import behind_walls, system_call_filter
 
 CLOSE_SECONDS = 3.0
 MARK = "PRORL_VERIFICATION_WORKER"
@@ -135,25 +135,32 @@ class WorkerHandle:
         settings, tasks = json.dumps(asdict(limits)), str(tasks_of_user())
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
-        def command(module: str, *arguments: str) -> list[str]:
-            plain = module_command(module, *arguments)
-            return behind_walls(plain, variables) if walls else plain
-
         errors = tempfile.TemporaryFile()
         options = {"stderr": errors, "env": variables, "cwd": folder or "/"}
+
+        def start(
+            module: str, *arguments: str, passed: Sequence[int] = (), **streams: Any
+        ) -> subprocess.Popen[bytes]:
+            command = module_command(module, *arguments)
+            with open(os.memfd_create("filter"), "w+b", buffering=0) as filter_file:
+                filter_file.write(system_call_filter())
+                filter_file.seek(0)
+                if walls:
+                    command = behind_walls(command, variables, filter_file.fileno())
+                    passed = [*passed, filter_file.fileno()]
+                return start_process(command, pass_fds=passed, **streams, **options)
+
         with ours, theirs:
-            runner = start_process(
-                command("runner", settings, tasks, inside, isolation),
-                stdin=theirs,
-                stdout=subprocess.DEVNULL,
-                **options,
-            )
-            process = start_process(
-                command("worker", settings, tasks, str(ours.fileno())),
+            runner = start("runner", settings, tasks, inside, stdin=theirs, stdout=subprocess.DEVNULL)
+            judge = str(ours.fileno())
+            process = start(
+                "worker",
+                settings,
+                tasks,
+                judge,
+                passed=[ours.fileno()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                pass_fds=[ours.fileno()],
-                **options,
             )
         for stream in (process.stdin, process.stdout):
             os.set_blocking(stream.fileno(), False)

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
@@ -59,6 +59,7 @@ class Usage(NamedTuple):
 
     cpu: float
     """CPU seconds, those of children that it has reaped included."""
+    own_cpu: float
     tasks: int
     memory: int
     """Resident bytes, pages that it shares with others included."""
@@ -69,13 +70,14 @@ def usage(pid: int) -> Usage:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return Usage(0.0, 0, 0)
-    return Usage(sum(map(int, fields[11:15])) / CLOCK_TICKS, int(fields[17]), int(fields[21]) * PAGE)
+        return Usage(0.0, 0.0, 0, 0)
+    own, all_cpu = (sum(map(int, fields[11:end])) / CLOCK_TICKS for end in (13, 15))
+    return Usage(all_cpu, own, int(fields[17]), int(fields[21]) * PAGE)
 
 
-def usage_of_all(pids: list[int]) -> Usage:
+def total(usages: Iterable[Usage]) -> Usage:
     """Sums over several processes."""
-    return Usage(*map(sum, zip((0.0, 0, 0), *map(usage, pids), strict=True)))
+    return Usage(*map(sum, zip((0.0, 0.0, 0, 0), *usages, strict=True)))
 
 
 def end_children() -> float:
@@ -84,6 +86,9 @@ def end_children() -> float:
     """
     used = 0.0
     while doomed := own_children():
+        if os.getpid() == 1:  # behind walls: one signal to all, which no fork bomb outruns
+            with suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
         for pid in doomed:
             for kill in (os.killpg, os.kill):  # whoever called setsid has a group of its own number
                 with suppress(ProcessLookupError):
@@ -92,20 +97,6 @@ def end_children() -> float:
             with suppress(ChildProcessError):
                 spent = os.wait4(pid, 0)[2]
                 used += spent.ru_utime + spent.ru_stime
-    return used
-
-
-def end_all_others() -> float:
-    """`end_children` where this process is alone with them in its PID name space: one signal to all, which no
-    fork bomb outruns.
-    """
-    used = 0.0
-    with suppress(ProcessLookupError):
-        os.kill(-1, signal.SIGKILL)
-    with suppress(ChildProcessError):
-        while True:
-            spent = os.wait4(-1, 0)[2]
-            used += spent.ru_utime + spent.ru_stime
     return used
 
 

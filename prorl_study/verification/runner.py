@@ -8,8 +8,10 @@ cannot take it from here either, since this process is not dumpable (no ptrace, 
 
 Limits are those of `limits`: CPU time over the whole process tree decides, the wall clock is a backstop.
 It imports little, since the cost of a fork grows with it: no data classes, so `limits` is a plain name space.
-Left out: what to run and what to make of it (`candidate`, `prorl_study.judges.programs`), and walls
-(`walls`). A program may kill this process, which runs under the same user: the pool then starts another.
+Left out: what to run and what to make of it (`candidate`, `prorl_study.judges.programs`), walls (`walls`).
+Without walls a program may kill this process, which runs under the same user: the pool then starts another.
+Not covered: CPU time of children that live for less than a tick under a parent that ignores SIGCHLD; only the
+wall clock ends those.
 """
 
 from __future__ import annotations
@@ -42,14 +44,13 @@ from prorl_study.verification.processes import (
     PR_SET_PDEATHSIG,
     allow_cpu,
     empty,
-    end_all_others,
     end_children,
     mapped_bytes,
     own_children,
     prctl,
+    total,
     tree,
     usage,
-    usage_of_all,
 )
 
 TICK_SECONDS = 0.02
@@ -62,14 +63,12 @@ MESSAGE_BYTES = 4096
 class Runner:
     """Serves one judge; at most one fork at a time."""
 
-    def __init__(
-        self, control: socket.socket, limits: SimpleNamespace, user_tasks: int, folder: str, isolation: str
-    ) -> None:
+    def __init__(self, control: socket.socket, limits: SimpleNamespace, user_tasks: int, folder: str) -> None:
         self.control, self.limits, self.user_tasks, self.folder = control, limits, user_tasks, folder
-        self.end_forks = end_all_others if isolation == "walls" else end_children
         self.fork_id: str | None = None
         self.pid, self.pidfd = 0, -1
         self.began: float | None = None
+        self.seen: dict[int, float] = {}
 
     def run(self) -> None:
         """Until the judge hangs up."""
@@ -119,6 +118,7 @@ class Runner:
                 os._exit(1)
         os.close(channel)
         self.fork_id, self.pidfd, self.began = number, os.pidfd_open(self.pid), None
+        self.seen = {}
 
     def become_candidate(self, channel: int) -> None:
         """Own session, nothing open but the channel, dies with the runner."""
@@ -134,17 +134,23 @@ class Runner:
         serve(3, self.limits, self.user_tasks, self.mapped)
 
     def over_limit(self) -> str | None:
-        pids = tree(own_children())
-        used = usage_of_all(pids)
-        if used.cpu > self.limits.cpu_seconds:
+        found = {pid: usage(pid) for pid in tree(own_children())}
+        # A program that ignores SIGCHLD has its children's time counted nowhere, but here, while they live.
+        self.seen |= {pid: used.own_cpu for pid, used in found.items() if used.tasks}
+        used = total(found.values())
+        if max(used.cpu, self.seen_cpu()) > self.limits.cpu_seconds:
             return "cpu"
         if used.tasks > self.limits.processes:
             return "processes"
-        if used.memory - len(pids) * self.own_memory > self.limits.memory_mb << 20:
+        if used.memory - len(found) * self.own_memory > self.limits.memory_mb << 20:
             return "memory"
         if time.monotonic() - self.began > self.limits.wall_seconds:
             return "wall"
         return None
+
+    def seen_cpu(self) -> float:
+        """CPU seconds of all processes of the program that were seen alive."""
+        return sum(self.seen.values())
 
     def finish(self, why: str | None) -> None:
         """End the fork and all that it started, then report. Why is None where it ended by itself."""
@@ -152,7 +158,7 @@ class Runner:
             end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             exited = end.si_code == os.CLD_EXITED
             why = "cpu" if end.si_status == signal.SIGXCPU and not exited else "exit" if exited else "signal"
-        number, seconds = self.fork_id, self.clear()
+        number, seconds = self.fork_id, max(self.clear(), self.seen_cpu())
         if seconds > self.limits.cpu_seconds:
             why = "cpu"
         self.say(number, why, seconds)
@@ -165,7 +171,7 @@ class Runner:
         """Leave nothing of the current fork; returns its CPU seconds."""
         if self.fork_id is None:
             return 0.0
-        seconds = self.end_forks()
+        seconds = end_children()
         os.close(self.pidfd)
         self.fork_id, self.pidfd, self.began = None, -1, None
         empty(self.folder)
@@ -173,7 +179,7 @@ class Runner:
 
 
 def main() -> None:
-    """`python -m prorl_study.verification.runner LIMITS USER_TASKS FOLDER ISOLATION`, the judge on stdin."""
+    """`python -m prorl_study.verification.runner LIMITS USER_TASKS FOLDER`, the judge on stdin."""
     control = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):
@@ -183,12 +189,12 @@ def main() -> None:
     try:
         if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
             raise OSError("this kernel has no /proc/PID/task/TID/children")
-        settings, user_tasks, folder, isolation = sys.argv[1:]
+        settings, user_tasks, folder = sys.argv[1:]
         limits = SimpleNamespace(**json.loads(settings))
-        Runner(control, limits, int(user_tasks), folder, isolation).run()
+        Runner(control, limits, int(user_tasks), folder).run()
     finally:
         end_children()
-        if sys.argv[4] == "process":
+        if os.getpid() != 1:  # no walls
             empty(sys.argv[3])  # a study that was killed cannot
             os.rmdir(sys.argv[3])
 

@@ -43,9 +43,9 @@ from prorl_study.verification.processes import (
     mapped_bytes,
     own_children,
     prctl,
+    total,
     tree,
     usage,
-    usage_of_all,
 )
 
 TICK_SECONDS = 0.02
@@ -203,7 +203,7 @@ class Fork:
 
     def watch(self, cpu_before: float, seconds: float, wall_seconds: float) -> dict[str, Any] | None:
         """A verdict if the item is over a limit by now."""
-        used = usage_of_all(tree(own_children()))
+        used = total(map(usage, tree(own_children())))
         cpu = used.cpu - cpu_before
         if cpu > self.limits.cpu_seconds:
             return verdict("timeout", f"over {self.limits.cpu_seconds:g} s of CPU time", cpu_seconds=cpu)
