@@ -102,7 +102,7 @@ def marked_processes() -> list[int]:
 
 def worker_pids(pool: VerificationPool) -> list[int]:
     """Of the judging processes and of the runners."""
-    return [p.pid for worker in pool._workers for p in (worker.process, worker.runner)]
+    return [p.pid for worker in pool._workers for p in (worker.process, *worker.runners)]
 
 
 def test_gold_answers_of_all_domains_score_one_and_wrong_ones_stay_in_their_places(pool):
@@ -258,7 +258,7 @@ def test_workers_killed_from_outside_are_replaced_and_every_verdict_is_right():
     batch = [(p, DOMAINS["code"].solve(p)) for p in examples("code", 300)]
     with VerificationPool(workers=2, limits=SHORT) as opened:
         opened.verify(batch[:1])
-        victims = [opened._workers[0].process.pid, opened._workers[1].runner.pid]
+        victims = [opened._workers[0].process.pid, opened._workers[1].runners[0].pid]
         killers = [threading.Timer(0.1 + 0.1 * i, os.kill, (p, 9)) for i, p in enumerate(victims)]
         for killer in killers:
             killer.start()
@@ -304,7 +304,7 @@ def test_workers_are_gone_after_close():
     with VerificationPool(workers=2, limits=SHORT) as opened:
         opened.verify([(p, "no answer") for p in (CODE, *examples("math", 2))])
         pids = worker_pids(opened)
-        assert len(pids) == 4 and all(map(alive, pids))
+        assert len(pids) == 6 and all(map(alive, pids))
     assert vanish(pids, 1.0)
 
 
@@ -334,10 +334,10 @@ def test_nothing_outlives_a_study_that_is_killed_or_interrupted_in_the_middle_of
     folders = [word for word in study.stdout.readline().decode().split() if word != "None"]
     assert len(folders) == (0 if isolation == "walls" else 2)
     deadline = time.monotonic() + 10
-    # Two workers and two runners, the forks that judge, and the programs with a child each.
-    while len(started := set(marked_processes()) - before) < 10 and time.monotonic() < deadline:
+    # Two workers and four runners, the forks that judge, the programs with a child each, two waiting forks.
+    while len(started := set(marked_processes()) - before) < 14 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(started) >= 10
+    assert len(started) >= 14
     study.send_signal(how)
     assert study.wait(15) != 0
     study.stdout.close()

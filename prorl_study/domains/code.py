@@ -243,9 +243,14 @@ def verify(problem: Problem, text: str, lenient: bool) -> Verdict:
     code = _code(text, lenient)
     if code is None:
         return Verdict(0.0, False, "unparseable", "no code")
-    answer = normal_form(code)
+    answer = code
+
+    def normalise() -> None:
+        nonlocal answer
+        answer = normal_form(code)
+
     try:
-        outcome = run_tests(problem.checks, code)
+        outcome = run_tests(problem.checks, code, normalise)
         if outcome.report.why == "signal":  # perhaps a stray one: once more
             outcome = run_tests(problem.checks, code)
     except BadTests as error:

@@ -22,7 +22,8 @@ import ast
 import builtins
 import json
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
@@ -57,12 +58,15 @@ class Outcome:
     loaded: bool = True
 
 
-def run_tests(checks: dict[str, Any], code: str) -> Outcome:
-    """Run all tests of `checks` on `code`. Raises BadTests where they are malformed or missing."""
+def run_tests(checks: dict[str, Any], code: str, meanwhile: Callable[[], None] = lambda: None) -> Outcome:
+    """Run all tests of `checks` on `code`, and `meanwhile` while the program is busy with them.
+
+    Raises BadTests where they are malformed or missing.
+    """
     prelude = checks.get("prelude", "")
     entry_point = checks.get("entry_point") or checks.get("fn_name") or ""
     if "asserts" in checks or "test" in checks:
-        return _run_assertions(checks, code, prelude)
+        return _run_assertions(checks, code, prelude, meanwhile)
     if "tests" in checks:
         pairs, compare = _calls(checks["entry_point"], checks["tests"]), same
     elif checks.get("fn_name"):
@@ -76,13 +80,14 @@ def run_tests(checks: dict[str, Any], code: str) -> Outcome:
     program = client().start(code, prelude, compare is same_output, entry_point)
     passed, reason, loaded = 0, "", False
     try:
+        program.send({"each": [request for request, _ in pairs]})
+        meanwhile()
         if failure := _failure(program.receive()):
             reason = failure
         else:
             loaded = True
-            replies = program.each([request for request, _ in pairs])
-            for (_, expected), reply in zip(pairs, replies, strict=True):
-                good, failure = _judge_reply(reply, expected, compare)
+            for _, expected in pairs:
+                good, failure = _judge_reply(program.receive(), expected, compare)
                 passed, reason = passed + good, reason or failure
     except ProgramGone:
         pass
@@ -237,14 +242,35 @@ class Remote(Opaque):
     __hash__ = None  # type: ignore[assignment]
 
 
+class Calls:
+    """The way of an assertion's calls into the program. Those that the assertions will surely make may be
+    sent ahead, all at once, which saves a wait for each."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.ahead: deque[Any] = deque()
+
+    def send_ahead(self, requests: Sequence[Any]) -> None:
+        self.program.send({"each": requests})
+        self.ahead.extend(requests)
+
+    def reply(self, request: Any) -> dict[str, Any]:
+        while self.ahead:  # replies come in the order of requests; one that nobody wants any more is dropped
+            reply, wanted = self.program.receive(), self.ahead.popleft() == request
+            if wanted:
+                return reply
+        (reply,) = self.program.each([request])
+        return reply
+
+
 class Function:
     """A function of the program, called by message."""
 
-    def __init__(self, program: Program, name: str) -> None:
-        self.program, self.name = program, name
+    def __init__(self, calls: Calls, name: str) -> None:
+        self.calls, self.name = calls, name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        (reply,) = self.program.each([_request(self.name, args, kwargs)])
+        reply = self.calls.reply(_request(self.name, args, kwargs))
         if "raised" in reply:
             kind = getattr(builtins, str(reply["raised"]), None)
             # An end of iteration would cut short a loop of the test, and the rest would count as passed.
@@ -283,14 +309,65 @@ def _recorded(test: ast.expr) -> ast.stmt:
     return ast.Try(record(test), [handler], [], [])
 
 
+_STRAIGHT = (
+    ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.Assert, ast.Assign, ast.Expr, ast.Pass, ast.Call,
+    ast.Name, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.Compare, ast.BinOp, ast.UnaryOp,
+    ast.Attribute, ast.Subscript, ast.Slice, ast.expr_context, ast.operator, ast.unaryop, ast.cmpop,
+)  # fmt: skip
+"""Parts of a text that is executed once, from the first to the last, whatever comes back."""
+
+
+def _plan(trees: list[ast.Module]) -> tuple[tuple[str, Any], ...] | None:
+    """The calls of plain names in the order in which they will be made, `(name, request)`, where that is
+    sure; the request is None where its arguments are not literal, or where the name is used otherwise."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    if not all(isinstance(node, _STRAIGHT) for node in nodes):
+        return None
+    found: list[tuple[str, Any]] = []
+    for tree in trees:
+        calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+        called = {id(node.func) for node in calls}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in called:
+                found.append((node.id, None))
+        for node in sorted(calls, key=lambda n: (n.lineno, n.col_offset)):
+            try:
+                arguments = [ast.literal_eval(argument) for argument in node.args]
+                named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
+                request = None if "None" in named else _request("", arguments, named)
+            except (ValueError, TypeError, RecursionError):
+                request = None
+            found.append((node.func.id, request))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Assertions:
+    """Compiled assertions."""
+
+    parts: list[CodeType]
+    helpers: CodeType
+    count: int
+    names: frozenset[str]
+    """Every name that they use, and more."""
+    plan: tuple[tuple[str, Any], ...] | None
+    candidate: str
+    """Name of the argument of `check`, where it is defined."""
+
+
 @lru_cache(maxsize=256)
-def _compile(texts: tuple[str, ...], helpers: str) -> tuple[list[CodeType], CodeType, int, frozenset[str]]:
-    """Code of each text, of the helpers, the number of assertions, and every name that the texts use."""
+def _compile(texts: tuple[str, ...], helpers: str) -> _Assertions:
     try:
         trees = [ast.parse(text) for text in texts]
+        top = [node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
+        checks = [node for node in top if node.name == "check"]
+        candidate = checks[0].args.args[0].arg if len(checks) == 1 and checks[0].args.args else ""
+        functions = sum(isinstance(n, ast.FunctionDef) for tree in trees for n in ast.walk(tree))
+        plan = _plan(trees) if functions == len(checks) else None
         count = sum(map(_count_asserts, trees))
         parts = [compile(tree, "<tests>", "exec") for tree in trees]
-        return parts, compile(helpers, "<helpers>", "exec"), count, frozenset(_names(parts))
+        prepared = compile(helpers, "<helpers>", "exec")
+        return _Assertions(parts, prepared, count, frozenset(_names(parts)), plan, candidate)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise BadTests(f"the assertions do not compile: {error}") from error
 
@@ -302,14 +379,16 @@ def _names(parts: list[Any]) -> Iterator[str]:
             yield from _names(list(part.co_consts))
 
 
-def _run_assertions(checks: dict[str, Any], code: str, prelude: str) -> Outcome:
+def _run_assertions(
+    checks: dict[str, Any], code: str, prelude: str, meanwhile: Callable[[], None]
+) -> Outcome:
     texts = (checks["test"],) if "test" in checks else tuple(checks["asserts"])
     helpers = checks.get("helpers", "")
     if _REACHES_OUT.search("\n".join([helpers, *texts])):
         require_fresh_fork()
-    program = client().start(
-        code, prelude, False, checks.get("entry_point", "")
-    )  # loads while the assertions are compiled
+    entry_point = checks.get("entry_point", "")
+    program = client().start(code, prelude, False, entry_point)  # loads while the assertions are compiled
+    calls = Calls(program)
     results, reason = [], ""
 
     def record(truth: Any, error: Exception | None = None) -> None:
@@ -326,23 +405,32 @@ def _run_assertions(checks: dict[str, Any], code: str, prelude: str) -> Outcome:
 
     loaded, count = False, 0
     try:
-        parts, prepare, count, names = _compile(texts, helpers)
+        tests = _compile(texts, helpers)
+        count = tests.count
         if count == 0:
             raise BadTests("no assertion in the tests")
+        namespace: dict[str, Any] = {"__name__": "tests", "_record": record}
+        exec(tests.helpers, namespace)
+        functions = {}
+        for name in tests.names:
+            # The helpers may hold a stub of what was asked for.
+            if name == entry_point or not (name in namespace or hasattr(builtins, name)):
+                functions[name] = namespace[name] = Function(calls, name)
+        remote = {name: name for name in functions}
+        if "test" in checks:
+            remote[tests.candidate] = entry_point
+        planned = [(remote[name], request) for name, request in tests.plan or () if name in remote]
+        if all(request is not None for _, request in planned):
+            calls.send_ahead([[name, *request[1:]] for name, request in planned])
+        meanwhile()
         if failure := _failure(program.receive()):
             reason = failure
         else:
             loaded = True
-            namespace: dict[str, Any] = {"__name__": "tests", "_record": record}
-            exec(prepare, namespace)
-            for name in names:
-                # The helpers may hold a stub of what was asked for.
-                if name == checks.get("entry_point") or not (name in namespace or hasattr(builtins, name)):
-                    namespace[name] = Function(program, name)
-            for part in parts:
+            for part in tests.parts:
                 attempt(lambda part=part: exec(part, namespace))
             if "test" in checks:
-                attempt(lambda: namespace["check"](Function(program, checks["entry_point"])))
+                attempt(lambda: namespace["check"](Function(calls, entry_point)))
     except ProgramGone:
         results.append(False)
     finally:

@@ -424,10 +424,8 @@ def _enclosed(text: str, opener: str, closer: str) -> str | None:
 def read(text: str, ordered: bool = False) -> Part:
     """Structure of a normalised answer. `ordered` says that commas separate a list, never thousands."""
     text = text.strip()
-    if not ordered:
-        text = (
-            _GROUPED.sub(lambda m: m[1] + m[2].replace(",", ""), text) if text[:1] not in ("(", "[") else text
-        )
+    if not ordered and not text.startswith(("(", "[", r"\{")):
+        text = _GROUPED.sub(lambda m: m[1] + m[2].replace(",", ""), text)
     if _EMPTY.fullmatch(_word(text)) or _EMPTY.fullmatch(text):
         return Part("set", r"\emptyset")
     if _EVERYTHING.fullmatch(text):

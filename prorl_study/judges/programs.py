@@ -12,6 +12,7 @@ import json
 import os
 import select
 import socket
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,12 +46,12 @@ class Report:
 
 
 class Program:
-    """One program under judgement; ended by `end`."""
+    """One program under judgement; ended by `RunnerClient.end`."""
 
-    def __init__(self, number: str, channel: socket.socket, control: socket.socket) -> None:
-        self.number, self.channel = number, channel
+    def __init__(self, number: str, channel: socket.socket, slot: Slot) -> None:
+        self.number, self.channel, self.slot = number, channel, slot
         self.poll = select.poll()
-        for descriptor in (channel, control):
+        for descriptor in (channel, slot.control):
             self.poll.register(descriptor, select.POLLIN)
         self.frames, self.received = Frames(REPLY_BYTES), iter(())
         self.gone = False
@@ -84,48 +85,21 @@ class Program:
             yield self.receive()
 
 
-class RunnerClient:
-    """Starts programs, one at a time, on the runner at the other end of `descriptor`."""
+class Slot:
+    """One runner, with a fork that waits for its task whenever no program runs."""
 
     def __init__(self, descriptor: int) -> None:
         self.control = socket.socket(fileno=descriptor)
-        self.numbers = count()
-        self.spare: Program | None = None
         self.command("reset", "reset")  # an earlier judge may have left a program, and a report of it
         self.report("reset")
+        self.spare = self.prepare()
 
-    def command(self, do: str, number: str = "", descriptors: Sequence[int] = ()) -> None:
+    def command(self, do: str, number: str, descriptors: Sequence[int] = ()) -> None:
         message = json.dumps({"do": do, "id": number}).encode()
         try:
             socket.send_fds(self.control, [message], descriptors)
         except OSError as error:
             raise RunnerGone from error
-
-    def prepare(self) -> Program:
-        """Have a fork made that waits for its task."""
-        number = f"{os.getpid()}.{next(self.numbers)}"
-        mine, theirs = socket.socketpair()
-        with theirs:
-            self.command("fork", number, [theirs.fileno()])
-        return Program(number, mine, self.control)
-
-    def start(self, code: str, prelude: str, program: bool, entry_point: str = "") -> Program:
-        """A program that is being loaded; its first reply says whether it could be, entry point included."""
-        started, self.spare = self.spare or self.prepare(), None
-        self.command("begin", started.number)
-        with suppress(ProgramGone):  # then the first `receive` says so
-            task = {"code": code, "prelude": prelude, "program": program, "entry_point": entry_point}
-            started.send(task)
-        return started
-
-    def end(self, program: Program) -> Report:
-        """End the program and say how it ended; the next one's fork is made while this one is compared."""
-        # First this, then the channel: a program that finds it closed would end before it is ended.
-        self.command("gone" if program.gone else "end", program.number)
-        program.channel.close()
-        report = self.report(program.number)
-        self.spare = self.prepare()
-        return report
 
     def report(self, number: str) -> Report:
         """Wait for what the runner says about this program; earlier ones are of no interest any more."""
@@ -140,14 +114,52 @@ class RunnerClient:
             if report["id"] == number:
                 return Report(report["why"], report["cpu"])
 
+    def prepare(self) -> Program:
+        """Have a fork made that waits for its task."""
+        number = f"{os.getpid()}.{next(_numbers)}"
+        mine, theirs = socket.socketpair()
+        with theirs:
+            self.command("fork", number, [theirs.fileno()])
+        return Program(number, mine, self)
+
+
+class RunnerClient:
+    """Starts programs, one at a time, on runners that take turns: while a program runs on one, the other
+    clears up after the program before and forks for the next.
+    """
+
+    def __init__(self, descriptors: Sequence[int]) -> None:
+        self.slots = deque(map(Slot, descriptors))
+
+    def start(self, code: str, prelude: str, program: bool, entry_point: str = "") -> Program:
+        """A program that is being loaded; its first reply says whether it could be, entry point included."""
+        slot = self.slots[0]
+        self.slots.rotate()
+        slot.command("begin", slot.spare.number)
+        with suppress(ProgramGone):  # then the first `receive` says so
+            task = {"code": code, "prelude": prelude, "program": program, "entry_point": entry_point}
+            slot.spare.send(task)
+        return slot.spare
+
+    def end(self, program: Program) -> Report:
+        """End the program and say how it ended."""
+        # First this, then the channel: a program that finds it closed would end before it is ended.
+        slot = program.slot
+        slot.command("gone" if program.gone else "end", program.number)
+        program.channel.close()
+        report = slot.report(program.number)
+        slot.spare = slot.prepare()
+        return report
+
 
 _client: RunnerClient | None = None
+_numbers = count()
 
 
-def connect(descriptor: int) -> None:
+def connect(descriptors: Sequence[int]) -> None:
     """Called by the worker in each fork that may judge programs."""
     global _client
-    _client = RunnerClient(descriptor)
+    _client = RunnerClient(descriptors)
 
 
 def client() -> RunnerClient:

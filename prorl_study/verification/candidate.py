@@ -15,7 +15,6 @@ from __future__ import annotations
 import builtins
 import io
 import os
-import resource
 import signal
 import sys
 import warnings
@@ -26,7 +25,7 @@ from typing import Any
 
 from prorl_study.verification.channel import messages_from, pack, write_all
 from prorl_study.verification.plain import NotPlain, decode, encode
-from prorl_study.verification.processes import confine
+from prorl_study.verification.processes import PR_SET_DUMPABLE, confine, limit_files, prctl
 
 TEXT_CHARS = 200
 
@@ -51,16 +50,18 @@ def attempt(action: Callable[[], Any]) -> tuple[Any, dict[str, str] | None]:
 
 def serve(channel: int, limits: SimpleNamespace, user_tasks: int, mapped: int) -> None:
     """Answer the judge until it hangs up. `user_tasks` and `mapped` are for `confine`."""
+    confine(limits, user_tasks, mapped)
+    warnings.simplefilter("ignore")
     messages = messages_from(channel)
     task = next(messages, None)
     if task is None:
         return
-    confine(limits, user_tasks, mapped, None if task["program"] else limits.output_bytes)
+    if not task["program"]:
+        limit_files(limits.output_bytes)
     if "random" in task["code"]:
         import random
 
         random.seed(0)  # a program that draws numbers gets the same verdict every time
-    warnings.simplefilter("ignore")
     loader = load_program if task["program"] else load_functions
     answer, failure = attempt(lambda: loader(task, limits))
     write_all(channel, pack(failure or {"loaded": True}))
@@ -122,10 +123,11 @@ def load_program(task: dict[str, Any], limits: SimpleNamespace) -> Callable[[str
             status = 1
             try:
                 os.setsid()
+                prctl(PR_SET_DUMPABLE, 1)  # or /dev/stdin could not be opened
                 for descriptor, file in enumerate(files):
                     os.dup2(file, descriptor)
                     os.close(file)
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limits.output_bytes, limits.output_bytes))
+                limit_files(limits.output_bytes)
                 status = run_main(parts)
             finally:
                 os._exit(status)

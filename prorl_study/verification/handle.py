@@ -1,4 +1,4 @@
-"""The study's end of one worker and its runner: their command lines, their start and their end.
+"""The study's end of one worker and its runners: their command lines, their start and their end.
 
 Nothing here knows of batches, and nothing parses what a model wrote.
 """
@@ -32,6 +32,8 @@ from prorl_study.verification.processes import tasks_of_user
 from prorl_study.verification.walls import behind_walls, system_call_filter
 
 CLOSE_SECONDS = 3.0
+RUNNERS = 2
+"""Per worker; see `prorl_study.judges.programs.RunnerClient`."""
 MARK = "PRORL_VERIFICATION_WORKER"
 """Variable in the environment of a worker and all that it starts, by which leftovers are found."""
 
@@ -105,10 +107,10 @@ class Job:
 
 @dataclass(eq=False)
 class WorkerHandle:
-    """The pool's end of one worker; its `runner` executes the programs that it judges."""
+    """The pool's end of one worker; its `runners` execute the programs that it judges."""
 
     process: subprocess.Popen[bytes]
-    runner: subprocess.Popen[bytes]
+    runners: list[subprocess.Popen[bytes]]
     errors: IO[bytes]
     folder: str | None
     """The only place to write, where there are no walls."""
@@ -133,7 +135,7 @@ class WorkerHandle:
         inside = folder or "/tmp"
         variables = environment(inside, mark)
         settings, tasks = json.dumps(asdict(limits)), str(tasks_of_user())
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(RUNNERS)]
 
         errors = tempfile.TemporaryFile()
         options = {"stderr": errors, "env": variables, "cwd": folder or "/"}
@@ -150,21 +152,28 @@ class WorkerHandle:
                     passed = [*passed, filter_file.fileno()]
                 return start_process(command, pass_fds=passed, **streams, **options)
 
-        with ours, theirs:
-            runner = start("runner", settings, tasks, inside, stdin=theirs, stdout=subprocess.DEVNULL)
-            judge = str(ours.fileno())
-            process = start(
-                "worker",
-                settings,
-                tasks,
-                judge,
-                passed=[ours.fileno()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
+        runners = []
+        for number, (_, theirs) in enumerate(pairs):
+            own = inside if walls else os.path.join(inside, str(number))
+            os.makedirs(own, exist_ok=True)
+            arguments = settings, tasks, own
+            runners.append(start("runner", *arguments, stdin=theirs, stdout=subprocess.DEVNULL))
+            theirs.close()
+        descriptors = [ours.fileno() for ours, _ in pairs]
+        process = start(
+            "worker",
+            settings,
+            tasks,
+            ",".join(map(str, descriptors)),
+            passed=descriptors,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for ours, _ in pairs:
+            ours.close()
         for stream in (process.stdin, process.stdout):
             os.set_blocking(stream.fileno(), False)
-        return cls(process, runner, errors, folder, mark)
+        return cls(process, runners, errors, folder, mark)
 
     def send(self) -> None:
         """Write what the pipe takes now."""
@@ -177,7 +186,7 @@ class WorkerHandle:
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         clean, deadline = True, time.monotonic() + patience
-        for process in (self.process, self.runner):  # the runner ends when its worker is gone
+        for process in (self.process, *self.runners):  # a runner ends when its worker is gone
             try:
                 clean &= process.wait(max(0.0, deadline - time.monotonic())) == 0
             except subprocess.TimeoutExpired:

@@ -7,8 +7,9 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
+from itertools import count
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -68,7 +69,8 @@ class Usage(NamedTuple):
 def usage(pid: int) -> Usage:
     """All zero where the process is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return Usage(0.0, 0.0, 0, 0)
     own, all_cpu = (sum(map(int, fields[11:end])) / CLOCK_TICKS for end in (13, 15))
@@ -105,20 +107,23 @@ def mapped_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
 
 
-def confine(limits: Limits, user_tasks: int, mapped: int, file_bytes: int | None = None) -> None:
+def limit_files(size: int) -> None:
+    """Let no file of this process grow beyond `size` bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def confine(limits: Limits, user_tasks: int, mapped: int) -> None:
     """Kernel limits of this process and all that it starts, for good. They stop what a watch over the
     process tree would see too late.
 
     `user_tasks` is `tasks_of_user()` outside of any walls, `mapped` is `mapped_bytes()` of the process that
-    forked this one; `file_bytes` is None where files may grow.
+    forked this one.
     """
     fixed = {
         resource.RLIMIT_AS: mapped + (limits.memory_mb << 20),
         resource.RLIMIT_NOFILE: limits.open_files,
         resource.RLIMIT_CORE: 0,
     }
-    if file_bytes is not None:
-        fixed[resource.RLIMIT_FSIZE] = file_bytes
     if os.geteuid() != 0:  # the kernel does not limit root, and counts what a user runs anywhere
         fixed[resource.RLIMIT_NPROC] = user_tasks + limits.processes + 256
     for kind, value in fixed.items():
@@ -144,20 +149,26 @@ def tasks_of_user() -> int:
 
 
 def empty(folder: str) -> None:
-    """Remove what a judged program left in its folder."""
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            import shutil  # rarely needed, and every fork of the runner would copy it
-
-            shutil.rmtree(entry.path, onerror=_unlock)
-        else:
-            os.unlink(entry.path)
-
-
-def _unlock(retry: Callable[[str], object], path: str, _: object) -> None:
-    """A program may have left a folder that nobody may list or change."""
-    for locked in (os.path.dirname(path), path):
-        with suppress(OSError):
-            os.chmod(locked, 0o700)
+    """Remove what a judged program left in its folder, however deep or locked: inner folders are moved up,
+    so that neither recursion nor the length of a path sets a limit."""
     with suppress(OSError):
-        retry(path)
+        os.chmod(folder, 0o700)
+    prefix, numbers = os.path.join(folder, os.urandom(8).hex()), count()
+    while entries := _entries(folder):
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            os.chmod(entry.path, 0o700)
+            for inner in _entries(entry.path):
+                if inner.is_dir(follow_symlinks=False):
+                    os.chmod(inner.path, 0o700)
+                    os.rename(inner.path, f"{prefix}{next(numbers)}")
+                else:
+                    os.unlink(inner.path)
+            os.rmdir(entry.path)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)

@@ -4,8 +4,8 @@ Four kinds of processes. The *pool* (the study) never parses what a model wrote.
 behind walls) is single-threaded, has the scorers imported and never touches model output either. Its *forks*
 judge: a standing fork serves many items, so that a hanging or crashing item costs one fork (milliseconds),
 not a worker (a second of imports); where a scorer would evaluate the answer as code, the item gets a fork of
-its own (`prorl_study.judges.fresh`). Model-written programs are run by neither, but by forks of the *runner*
-(`runner`), which stands behind other walls and knows no expected output.
+its own (`prorl_study.judges.fresh`). Model-written programs are run by neither, but by forks of two *runners*
+(`runner`), which stand behind other walls, take turns and know no expected output.
 
 Covered: CPU time, wall time, memory, processes, open files and file size of a fork; no inherited
 descriptors, standard streams on /dev/null, a scrubbed environment; leftovers are killed even where they left
@@ -26,6 +26,7 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -40,6 +41,7 @@ from prorl_study.verification.processes import (
     allow_cpu,
     confine,
     end_children,
+    limit_files,
     mapped_bytes,
     own_children,
     prctl,
@@ -96,22 +98,30 @@ def judge(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve(
-    requests: int, replies: int, runner: int, nonce: bytes, limits: Limits, user_tasks: int, once: bool
+    requests: int,
+    replies: int,
+    runners: Sequence[int],
+    nonce: bytes,
+    limits: Limits,
+    user_tasks: int,
+    once: bool,
 ) -> None:
     """Life of a fork: its own session, nothing open but its channels, judge until the pipe closes."""
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for number, descriptor in enumerate((requests, replies, runner), 100):
+    count = 2 + len(runners)
+    for number, descriptor in enumerate((requests, replies, *runners), 100):
         os.dup2(descriptor, number)
     os.dup2(os.open(os.devnull, os.O_RDWR), 2)
     os.closerange(3, 100)
-    os.closerange(103, 1 << 20)
-    requests, replies, runner = (os.dup2(number, number - 97) for number in (100, 101, 102))
-    os.closerange(6, 103)
+    os.closerange(100 + count, 1 << 20)
+    requests, replies, *runners = (os.dup2(100 + n, 3 + n) for n in range(count))
+    os.closerange(3 + count, 100 + count)
     try:
-        confine(limits, user_tasks, mapped_bytes(), limits.output_bytes)
-        programs.connect(runner)
+        confine(limits, user_tasks, mapped_bytes())
+        limit_files(limits.output_bytes)
+        programs.connect(runners)
     except (OSError, ValueError) as error:  # our failure, never the answer's
         write_all(replies, nonce + pack({"broken": f"cannot confine a fork: {error}"}))
         return
@@ -136,7 +146,7 @@ def serve(
 class Fork:
     """A child of the worker that judges items one after another."""
 
-    def __init__(self, limits: Limits, user_tasks: int, runner: int, once: bool) -> None:
+    def __init__(self, limits: Limits, user_tasks: int, runners: Sequence[int], once: bool) -> None:
         self.limits, self.served, self.spent = limits, 0, False
         self.nonce = secrets.token_bytes(16)
         requests, self.requests = os.pipe()
@@ -144,7 +154,7 @@ class Fork:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                serve(requests, replies, runner, self.nonce, limits, user_tasks, once)
+                serve(requests, replies, runners, self.nonce, limits, user_tasks, once)
             finally:  # never back into the worker's own stack
                 os._exit(1)
         os.close(requests)
@@ -233,8 +243,10 @@ class Fork:
 class Worker:
     """Judges the items of one channel in order."""
 
-    def __init__(self, limits: Limits, user_tasks: int, runner: int, commands: int, replies: int) -> None:
-        self.limits, self.user_tasks, self.runner = limits, user_tasks, runner
+    def __init__(
+        self, limits: Limits, user_tasks: int, runners: Sequence[int], commands: int, replies: int
+    ) -> None:
+        self.limits, self.user_tasks, self.runners = limits, user_tasks, runners
         self.commands, self.replies = commands, replies
         self.frames, self.inbox, self.forgotten = Frames(), deque[dict[str, Any]](), set[int]()
         self.warm: set[str] = set()
@@ -286,11 +298,11 @@ class Worker:
     def judge(self, domain: Domain, body: bytes) -> dict[str, Any] | None:
         """One attempt at one item; None where its fork died by a stray signal."""
         if self.standing is None:
-            self.standing = Fork(self.limits, self.user_tasks, self.runner, once=False)
+            self.standing = Fork(self.limits, self.user_tasks, self.runners, once=False)
         found = self.ask(self.standing, domain, body)
         if found is not None and "again" in found:
             self.retire_standing()  # two forks must not speak to the runner at once
-            fork = Fork(self.limits, self.user_tasks, self.runner, once=True)
+            fork = Fork(self.limits, self.user_tasks, self.runners, once=True)
             try:
                 return self.ask(fork, domain, body)
             finally:
@@ -315,8 +327,8 @@ class Worker:
 
 
 def main() -> None:
-    """`python -m prorl_study.verification.worker LIMITS_AS_JSON USER_TASKS RUNNER`: the pool is on stdin and
-    stdout, the runner's socket on descriptor RUNNER.
+    """`python -m prorl_study.verification.worker LIMITS_AS_JSON USER_TASKS RUNNERS`: the pool is on stdin and
+    stdout, the runners' sockets on the descriptors RUNNERS, as in `5,6`.
 
     A failure of the worker itself (an import, a missing kernel feature) is reported as a message
     `{"broken": ...}`, so that the pool never mistakes it for an answer's fault.
@@ -335,7 +347,9 @@ def main() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a copy of the study's process may hold the pipe open
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         prctl(PR_SET_DUMPABLE, 0)
-        Worker(Limits(**json.loads(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3]), commands, replies).run()
+        limits, user_tasks = Limits(**json.loads(sys.argv[1])), int(sys.argv[2])
+        runners = [int(descriptor) for descriptor in sys.argv[3].split(",")]
+        Worker(limits, user_tasks, runners, commands, replies).run()
     except (StudyEnded, BrokenPipeError):
         pass
     except programs.RunnerGone:
