@@ -140,7 +140,7 @@ def verify_file(path: Path, lenient: bool, isolation: str, workers: int, out: Pa
     if not path.is_file():
         raise StudyError(f"{path} does not exist; give a JSONL file of problem and completion rows.")
     known, items = {f.name for f in fields(Problem)}, []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"), 1):
         if not line.strip():
             continue
         try:

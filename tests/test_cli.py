@@ -25,6 +25,53 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def rows(path: Path, *pairs: tuple[dict, str]) -> Path:
+    path.write_text("".join(json.dumps({"problem": p, "completion": c}) + "\n" for p, c in pairs))
+    return path
+
+
+def test_verify_prints_a_table_of_statuses_and_writes_a_verdict_a_row(tmp_path, capsys):
+    code = {"domain": "code", "checks": {"entry_point": "f", "tests": [[[1], 1], [[2], 2]]}}
+    file = rows(
+        tmp_path / "answers.jsonl",
+        ({"domain": "math", "answer": r"\frac{1}{2}"}, r"</think>\boxed{0.5}"),
+        ({"domain": "math", "answer": "2"}, "I do not know"),
+        (code, "```python\ndef f(x): return 1\n```"),
+    )
+    assert cli.main(["verify", str(file), "--workers", "1", "--out", str(tmp_path / "out.jsonl")]) == 0
+    table = capsys.readouterr().out
+    assert [line.split() for line in table.splitlines() if line.startswith(("code", "math", "all"))] == [
+        ["code", "0", "1", "0", "1", "0.5"],
+        ["math", "1", "0", "1", "2", "0.5"],
+        ["all", "1", "1", "1", "3", "0.5"],
+    ]
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(v["status"], v["score"]) for v in found] == [
+        ("correct", 1),
+        ("unparseable", 0),
+        ("partial", 0.5),
+    ]
+
+
+def test_verify_names_the_file_or_the_line_that_cannot_be_used(tmp_path, capsys):
+    assert "missing.jsonl does not exist" in refused(capsys, "verify", "missing.jsonl")
+    good = ({"domain": "math", "answer": "2"}, "2")
+    for bad in ({"answer": "2"}, {"domain": "math", "anwser": "2"}):
+        file = rows(tmp_path / "bad.jsonl", good, (bad, "2"))
+        assert "bad.jsonl, line 2" in refused(capsys, "verify", str(file))
+    file.write_text("no json\n")
+    assert "line 1" in refused(capsys, "verify", str(file))
+    file = rows(tmp_path / "domain.jsonl", ({"domain": "poetry"}, "2"))
+    assert "'poetry' is unknown" in refused(capsys, "verify", str(file))
+
+
+def test_verify_judges_rows_whose_bytes_are_no_utf_8(tmp_path, capsys):
+    file = rows(tmp_path / "bytes.jsonl", ({"domain": "math", "answer": "2"}, "XX"))
+    file.write_bytes(file.read_bytes().replace(b"XX", b"\xff\xfe"))
+    assert cli.main(["verify", str(file), "--workers", "1"]) == 0
+    assert "unparseable" in capsys.readouterr().out
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one sentence on stderr with which the command line ends with code 1."""
     assert cli.main(list(arguments)) == 1

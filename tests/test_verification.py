@@ -248,6 +248,28 @@ def test_copies_are_judged_once_and_lenient_is_kept_apart():
         assert (opened.stats.judged, opened.stats.cached) == (2, 5)
 
 
+def test_answers_that_are_none_earn_nothing_in_any_domain_and_the_status_says_why():
+    with VerificationPool(workers=2) as opened:  # the default limits
+        for name, domain in DOMAINS.items():
+            problem = domain.generate(3, "test", 1)
+            right, prompt = domain.solve(problem), problem.prompt[-1]["content"]
+            free = name == "instruction"  # there, any text is an answer, and may follow a part
+            cases = {
+                "": {"unparseable"},
+                "<think>" + right[: len(right) // 2]: {"unparseable"},
+                f"<think>{prompt}</think>": {"unparseable"},
+                "I am sorry, but I cannot help with that.": {"wrong", "partial"} if free else {"unparseable"},
+                prompt: {"wrong", "partial"} if free else {"unparseable", "wrong", "crashed"},
+                right + "x" * 1_000_000: {"refused"},
+                right.encode("utf-16").decode("latin1"): {"wrong", "partial", "unparseable", "crashed"},
+            }
+            for (text, statuses), found in zip(
+                cases.items(), opened.verify([(problem, text) for text in cases]), strict=True
+            ):
+                assert found.status in statuses, (name, text[:60], found)
+                assert not found.solved and (found.status == "partial" or found.score == 0.0)
+
+
 def test_completion_with_broken_unicode_and_null_bytes_gets_a_verdict(pool):
     texts = ["\ud800\udfff", "\x00", "```python\n\x00\n```", "\\boxed{\ud800}"]
     batch = [(examples(name, 1)[0], text) for name in DOMAINS for text in texts]
