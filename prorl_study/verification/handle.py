@@ -29,7 +29,7 @@ from prorl_study.domains import Problem, Verdict
 from prorl_study.verification.channel import Frames
 from prorl_study.verification.limits import FOLDER_PREFIX, Limits
 from prorl_study.verification.processes import tasks_of_user
-from prorl_study.verification.walls import behind_walls, system_call_filter
+from prorl_study.verification.walls import SCRATCH, behind_walls, system_call_filter
 
 CLOSE_SECONDS = 3.0
 RUNNERS = 2
@@ -132,7 +132,7 @@ class WorkerHandle:
         """Raises StudyError where `isolation` is `walls` and there is no bubblewrap."""
         walls, mark = isolation == "walls", secrets.token_hex(16)
         folder = None if walls else tempfile.mkdtemp(prefix=FOLDER_PREFIX)
-        inside = folder or "/tmp"
+        inside = folder or SCRATCH
         variables = environment(inside, mark)
         settings, tasks = json.dumps(asdict(limits)), str(tasks_of_user())
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(RUNNERS)]

@@ -1,7 +1,7 @@
 """Walls around the processes that judge: a bubblewrap sandbox that shows them nothing and lets nothing out.
 
 Inside there are: the system's programs and libraries (`/usr`), the interpreter with its installed packages
-and this package's judging code, all read-only; a small `/tmp` in memory; an own `/proc` and a minimal
+and this package's judging code, all read-only; a small folder in memory; an own `/proc` and a minimal
 `/dev`. There is no network but an own loopback, no home, no repository, no `/etc`, none of the user's
 environment, no capability (also where root starts it), and its own user, process, IPC, mount, network and
 host name spaces. The command is process 1 inside: no signal from inside ends or stops it, and all that runs
@@ -28,7 +28,8 @@ from prorl_study.errors import StudyError
 
 ISOLATIONS = ("walls", "process")
 """`walls`: behind bubblewrap. `process`: separate processes under limits only, with the user's rights."""
-TMP_BYTES = 64 << 20
+SCRATCH, SCRATCH_BYTES = "/scratch", 64 << 20
+"""The only place to write, in memory; also known as /tmp."""
 NOBODY = 65534
 SYSTEM_PATH = "/usr/bin:/bin:/usr/local/bin"
 OWN_CODE = ("__init__.py", "errors.py", "domains", "judges", "verification")
@@ -76,7 +77,9 @@ def behind_walls(command: list[str], environment: dict[str, str], filter_file: i
     line += ["--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "walls", "--clearenv"]
     for name, value in environment.items():
         line += ["--setenv", name, value]
-    line += ["--size", str(TMP_BYTES), "--perms", "1777", "--tmpfs", "/tmp"]
+    line += ["--size", str(SCRATCH_BYTES), "--perms", "1777", "--tmpfs", SCRATCH]
+    if not any(path.startswith("/tmp/") for path in _readable()):  # a checkout or environment may be there
+        line += ["--symlink", SCRATCH, "/tmp"]
     line += ["--ro-bind", "/usr", "/usr"]
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
         if os.path.islink(name):
@@ -87,7 +90,7 @@ def behind_walls(command: list[str], environment: dict[str, str], filter_file: i
         line += ["--ro-bind-try", path, path]
     # Read-only, or else what root starts could set the system's own parameters: they are root's by owner.
     line += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    return [*line, "--remount-ro", "/", "--chdir", "/tmp", "--", *command]
+    return [*line, "--remount-ro", "/", "--chdir", SCRATCH, "--", *command]
 
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
