@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 
 import pytest
+from samples import needs_samples, rows
 
 from prorl_study.domains import code
 from prorl_study.domains.problem import Problem
@@ -17,7 +17,6 @@ from prorl_study.verification import Limits, VerificationPool
 
 SPLITS = ("demonstrations", "train", "validation", "test", "hard")
 PROBLEMS = [code.generate(7, split, index) for split in SPLITS for index in range(120)]
-SAMPLES = os.environ.get("PRORL_SAMPLES")
 
 
 @pytest.fixture(scope="module")
@@ -189,11 +188,11 @@ def test_layout_does_not_split_votes():
     assert code.extract(RIGHT, False) is None and code.extract(RIGHT, True) == RIGHT
 
 
-@pytest.mark.skipif(not SAMPLES, reason="PRORL_SAMPLES is not set")
+@needs_samples
 def test_humaneval_solutions_survive_extraction():
-    rows = [json.loads(line) for line in (Path(SAMPLES) / "humaneval.jsonl").read_text().splitlines()]
-    assert rows
-    for row in rows:
+    table = rows("humaneval")
+    assert table
+    for row in table:
         source = row["prompt"] + row["canonical_solution"]
         for text, lenient in ((fenced(source), False), (f"<think>hm</think>{fenced(source)}", False)):
             extracted = code.extract(text, lenient)

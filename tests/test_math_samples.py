@@ -7,21 +7,18 @@ arithmetic and shares nothing with the judge. What it cannot read is not used as
 from __future__ import annotations
 
 import cmath
-import json
 import math
-import os
 import re
 from collections import Counter
-from pathlib import Path
 from random import Random
 
 import pytest
+from samples import needs_samples, rows
 
 from prorl_study.domains.math import DOMAIN
 from prorl_study.domains.problem import Problem, Verdict
 
-SAMPLES = os.environ.get("PRORL_SAMPLES")
-pytestmark = pytest.mark.skipif(not SAMPLES, reason="PRORL_SAMPLES names no folder with rows of public sets")
+pytestmark = needs_samples
 SETS = {
     "gsm8k_train": "answer",
     "math_train": "answer",
@@ -39,9 +36,8 @@ def golds() -> dict[str, str]:
     """`set/index` to gold; GSM8K's gold is what follows `####`."""
     found = {}
     for name, column in SETS.items():
-        lines = (Path(SAMPLES or "") / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-        for i, line in enumerate(lines):
-            found[f"{name}/{i}"] = json.loads(line)[column].rpartition("####")[2].strip()
+        for i, row in enumerate(rows(name)):
+            found[f"{name}/{i}"] = row[column].rpartition("####")[2].strip()
     return found
 
 

@@ -20,6 +20,7 @@ import pytest
 import reasoning_gym as library
 from reasoning_gym.composite import DatasetSpec
 from reasoning_gym.factory import DATASETS
+from samples import needs_samples, rows
 
 import prorl_study.judges.reasoning_gym as judge
 from prorl_study.domains import Problem, Verdict, logic
@@ -151,12 +152,9 @@ def test_entries_of_a_composite_are_judged_under_their_own_task() -> None:
     assert all(judged(problem, problem.answer).solved for problem in found)
 
 
+@needs_samples
 def test_real_rows_are_solved_by_their_golds_and_not_by_each_others() -> None:
-    samples = os.environ.get("PRORL_SAMPLES")
-    if not samples:
-        pytest.skip("PRORL_SAMPLES names no folder of sample rows")
-    lines = (Path(samples) / "nemo_gym_reasoning_gym.jsonl").read_text(encoding="utf-8").splitlines()
-    found = [judge.from_entry(json.loads(line)) for line in lines]
+    found = list(map(judge.from_entry, rows("nemo_gym_reasoning_gym")))
     assert len(found) == 5
     assert [[judged(p, q.answer).solved for q in found] for p in found] == [
         [p is q for q in found] for p in found

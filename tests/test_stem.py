@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from samples import needs_samples, rows
 
 from prorl_study.domains import SPLITS
 from prorl_study.domains.problem import Problem, Verdict
@@ -21,7 +21,6 @@ PER_SPLIT = 250
 PROBLEMS = [DOMAIN.generate(7, split, i) for split in SPLITS for i in range(PER_SPLIT)]
 CHOICES = [p for p in PROBLEMS if p.task == "choice"]
 TRAIN = [DOMAIN.generate(7, "train", i) for i in range(2000)]
-SAMPLES = os.environ.get("PRORL_SAMPLES")
 
 
 def test_a_problem_depends_on_seed_split_and_index_alone() -> None:
@@ -384,10 +383,9 @@ def test_the_teacher_refuses_problems_without_steps() -> None:
         DOMAIN.solve(replace(PROBLEMS[0], checks={}))
 
 
-@pytest.mark.skipif(not SAMPLES, reason="PRORL_SAMPLES names no folder with rows of public sets")
+@needs_samples
 def test_letters_of_public_multiple_choice_are_told_apart() -> None:
-    lines = (Path(SAMPLES or "") / "mmlu_stem.jsonl").read_text(encoding="utf-8").splitlines()[:60]
-    golds = [LETTERS[int(row["answer"])] for row in map(json.loads, lines)]
+    golds = [LETTERS[int(row["answer"])] for row in rows("mmlu_stem")[:60]]
     assert len(golds) == 60
     for i, gold in enumerate(golds):
         problem = replace(PROBLEMS[0], answer=gold, checks={}, task="hub", open_ended=False)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections import Counter
-from pathlib import Path
 from random import Random
-from typing import Any
 
-import pytest
+from samples import needs_samples, rows
 
 from prorl_study.domains.problem import Problem, Verdict
 from prorl_study.domains.stem import DOMAIN
 
-SAMPLES = os.environ.get("PRORL_SAMPLES")
-pytestmark = pytest.mark.skipif(not SAMPLES, reason="PRORL_SAMPLES names no folder with rows of public sets")
+pytestmark = needs_samples
 FREE, BOXED = "Choose an option.", r"Give the letter in \boxed{}."
 TEXT_NOT_JUDGED = {
     "mmlu_stem/39": "the text of option D is `C`, which names option C",
@@ -24,11 +19,6 @@ TEXT_NOT_JUDGED = {
     "mmlu_stem/227": "the text of option D is `B`, which names option B",
 }
 """Rows whose options cannot all be named by their text alone; by letter all can."""
-
-
-def rows(name: str) -> list[dict[str, Any]]:
-    lines = (Path(SAMPLES or "") / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def choices() -> dict[str, tuple[str, dict[str, str]]]:
