@@ -121,7 +121,7 @@ def test_a_program_reads_and_prints(verify):
 
 
 def test_runs_of_a_program_do_not_see_each_other(verify):
-    lines = ("import os, random", "assert not os.path.exists('/tmp/left')", "open('/tmp/left', 'w')")
+    lines = ("import os, random", "assert not os.path.exists('left')", "open('left', 'w')")
     found = verify(PAIRS, "import math", "math.pi = math.pi + 1", "assert math.pi < 5",
                    "print(sum(map(int, input().split())))")  # fmt: skip
     assert found.solved

@@ -66,10 +66,9 @@ def test_a_program_has_none_of_the_users_environment(monkeypatch):
 @pytest.mark.parametrize(
     "path", ["/usr/x", "/x", "/dev/x", "/proc/sys/kernel/core_pattern", "/proc/self/oom_score_adj", __file__]
 )
-def test_a_program_can_write_nowhere_but_in_its_own_tmp(seen, path):
+def test_a_program_can_write_nowhere_but_in_its_own_folder(seen, path):
     attempt = "(lambda: [open({!r}, 'a').close(), 'written'][1])()"
-    text = f"next((v for v in [{attempt.format('/tmp/x')}]))"
-    assert seen(text, "written")
+    assert seen(attempt.format("x"), "written")  # where it is started, also where a checkout is in /tmp
     assert not seen(attempt.format(path), "written")
 
 
