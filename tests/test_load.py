@@ -34,7 +34,7 @@ HOSTILE_PROGRAMS = {
     "fork bomb": (program("while True: os.fork()"), {"crashed", "timeout"}),
     "flood": (program("while True: print('x' * 10000)"), {"timeout"}),
     "daemon": (
-        program("if os.fork() == 0:\n    os.setsid()\n    time.sleep(100)\nreturn 0"),
+        program("if os.fork() == 0:\n    os.setsid()\n    time.sleep(100)\nreturn None"),
         {"wrong", "crashed"},
     ),
     "recursion": (program("return f(x)"), {"wrong"}),
