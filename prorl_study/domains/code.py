@@ -15,14 +15,14 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from prorl_study.domains.problem import Domain, Problem, Verdict, after_thinking, problem_rng
 from prorl_study.domains.templates import choose_depth, choose_template
-from prorl_study.judges.code import BadTests, run_tests
+from prorl_study.judges.code import BadTests, at_once, run_tests
 
 TESTS = 8
 """Hidden tests per problem."""
@@ -235,6 +235,11 @@ def extract(text: str, lenient: bool) -> str | None:
 
 
 def verify(problem: Problem, text: str, lenient: bool) -> Verdict:
+    """`steps` from the first to the last."""
+    return at_once(steps(problem, text, lenient))
+
+
+def steps(problem: Problem, text: str, lenient: bool) -> Generator[None, None, Verdict]:
     """Run the answer's code on the problem's tests; score is the fraction passed.
 
     Needs a verification worker, which has a runner for the code; see `judges.code` for the kinds of tests.
@@ -243,16 +248,11 @@ def verify(problem: Problem, text: str, lenient: bool) -> Verdict:
     code = _code(text, lenient)
     if code is None:
         return Verdict(0.0, False, "unparseable", "no code")
-    answer = code
-
-    def normalise() -> None:
-        nonlocal answer
-        answer = normal_form(code)
-
+    answer = normal_form(code)
     try:
-        outcome = run_tests(problem.checks, code, normalise)
+        outcome = yield from run_tests(problem.checks, code)
         if outcome.report.why == "signal":  # perhaps a stray one: once more
-            outcome = run_tests(problem.checks, code)
+            outcome = at_once(run_tests(problem.checks, code))
     except BadTests as error:
         return Verdict(0.0, False, "refused", f"tests of the problem: {error}", answer)
     why, passed = outcome.report.why, outcome.passed
@@ -290,5 +290,5 @@ DOMAIN = Domain(
     garbage=garbage,
     verify=verify,
     extract=extract,
-    runs_code=True,
+    steps=steps,
 )

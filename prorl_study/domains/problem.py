@@ -6,7 +6,7 @@ Plain data only. Nothing here judges an answer, reads a file or draws a random n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
@@ -123,8 +123,14 @@ class Domain:
     """`(problem, completion, lenient) -> Verdict`. Runs in a verification worker only."""
     extract: Callable[[str, bool], str | None]
     """`(completion, lenient) -> answer text`, or None where there is none; becomes `Verdict.answer`."""
-    runs_code: bool = False
-    """True where `verify` has a runner execute model-written code."""
+    steps: Callable[[Problem, str, bool], Generator[None, None, Verdict]] | None = None
+    """Only where model-written code is run: `verify` as a generator, which yields while a program is busy,
+    so that another judgement can begin."""
+
+    @property
+    def runs_code(self) -> bool:
+        """True where `verify` has a runner execute model-written code."""
+        return self.steps is not None
 
 
 def problem_rng(seed: int, domain: str, split: str, index: int) -> Random:

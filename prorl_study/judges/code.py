@@ -23,17 +23,18 @@ import builtins
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
 from types import CodeType
-from typing import Any
+from typing import Any, TypeVar
 
 from prorl_study.judges.fresh import require_fresh_fork
 from prorl_study.judges.programs import Program, ProgramGone, Report, client
 from prorl_study.verification.plain import NotPlain, Opaque, decode, encode
 
+Result = TypeVar("Result")
 ENDS = (StopIteration, StopAsyncIteration, GeneratorExit)
 TOLERANCE = 1e-6
 """Absolute, and relative for numbers above 1."""
@@ -58,15 +59,28 @@ class Outcome:
     loaded: bool = True
 
 
-def run_tests(checks: dict[str, Any], code: str, meanwhile: Callable[[], None] = lambda: None) -> Outcome:
-    """Run all tests of `checks` on `code`, and `meanwhile` while the program is busy with them.
+Steps = Generator[None, None, Outcome]
+
+
+def at_once(steps: Generator[None, None, Result]) -> Result:
+    """What the generator returns, with no work in between."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def run_tests(checks: dict[str, Any], code: str) -> Steps:
+    """Run all tests of `checks` on `code`: a generator that returns the outcome, and yields (once, at most) when
+    the program is busy with them.
 
     Raises BadTests where they are malformed or missing.
     """
     prelude = checks.get("prelude", "")
     entry_point = checks.get("entry_point") or checks.get("fn_name") or ""
     if "asserts" in checks or "test" in checks:
-        return _run_assertions(checks, code, prelude, meanwhile)
+        return (yield from _run_assertions(checks, code, prelude))
     if "tests" in checks:
         pairs, compare = _calls(checks["entry_point"], checks["tests"]), same
     elif checks.get("fn_name"):
@@ -81,7 +95,7 @@ def run_tests(checks: dict[str, Any], code: str, meanwhile: Callable[[], None] =
     passed, reason, loaded = 0, "", False
     try:
         program.send({"each": [request for request, _ in pairs]})
-        meanwhile()
+        yield
         if failure := _failure(program.receive()):
             reason = failure
         else:
@@ -379,9 +393,7 @@ def _names(parts: list[Any]) -> Iterator[str]:
             yield from _names(list(part.co_consts))
 
 
-def _run_assertions(
-    checks: dict[str, Any], code: str, prelude: str, meanwhile: Callable[[], None]
-) -> Outcome:
+def _run_assertions(checks: dict[str, Any], code: str, prelude: str) -> Steps:
     texts = (checks["test"],) if "test" in checks else tuple(checks["asserts"])
     helpers = checks.get("helpers", "")
     if _REACHES_OUT.search("\n".join([helpers, *texts])):
@@ -410,7 +422,10 @@ def _run_assertions(
         if count == 0:
             raise BadTests("no assertion in the tests")
         namespace: dict[str, Any] = {"__name__": "tests", "_record": record}
-        exec(tests.helpers, namespace)
+        try:
+            exec(tests.helpers, namespace)
+        except Exception as error:
+            raise BadTests(f"the helpers of the assertions fail: {error!r:.200}") from error
         functions = {}
         for name in tests.names:
             # The helpers may hold a stub of what was asked for.
@@ -422,7 +437,7 @@ def _run_assertions(
         planned = [(remote[name], request) for name, request in tests.plan or () if name in remote]
         if all(request is not None for _, request in planned):
             calls.send_ahead([[name, *request[1:]] for name, request in planned])
-        meanwhile()
+        yield
         if failure := _failure(program.receive()):
             reason = failure
         else:

@@ -86,18 +86,16 @@ class Program:
 
 
 class Slot:
-    """One runner, with a fork that waits for its task whenever no program runs."""
+    """One runner, with a fork that waits for its task whenever no program runs (`free`)."""
 
     def __init__(self, descriptor: int) -> None:
         self.control = socket.socket(fileno=descriptor)
-        self.command("reset", "reset")  # an earlier judge may have left a program, and a report of it
-        self.report("reset")
-        self.spare = self.prepare()
+        self.spare, self.free = self.prepare("reset", "reset"), True
+        self.report("reset")  # what stands before it was said to an earlier judge
 
-    def command(self, do: str, number: str, descriptors: Sequence[int] = ()) -> None:
-        message = json.dumps({"do": do, "id": number}).encode()
+    def command(self, descriptors: Sequence[int] = (), **message: str) -> None:
         try:
-            socket.send_fds(self.control, [message], descriptors)
+            socket.send_fds(self.control, [json.dumps(message).encode()], descriptors)
         except OSError as error:
             raise RunnerGone from error
 
@@ -114,18 +112,18 @@ class Slot:
             if report["id"] == number:
                 return Report(report["why"], report["cpu"])
 
-    def prepare(self) -> Program:
-        """Have a fork made that waits for its task."""
-        number = f"{os.getpid()}.{next(_numbers)}"
+    def prepare(self, do: str, number: str) -> Program:
+        """Send the command that ends the program `number`, and have a fork made that waits for its task."""
+        following = f"{os.getpid()}.{next(_numbers)}"
         mine, theirs = socket.socketpair()
         with theirs:
-            self.command("fork", number, [theirs.fileno()])
-        return Program(number, mine, self)
+            self.command([theirs.fileno()], do=do, id=number, next=following)
+        return Program(following, mine, self)
 
 
 class RunnerClient:
-    """Starts programs, one at a time, on runners that take turns: while a program runs on one, the other
-    clears up after the program before and forks for the next.
+    """Starts programs on runners that take turns: while a program runs on one, another clears up after the
+    program before and forks for the next, or runs it already. No more at a time than there are runners.
     """
 
     def __init__(self, descriptors: Sequence[int]) -> None:
@@ -133,9 +131,11 @@ class RunnerClient:
 
     def start(self, code: str, prelude: str, program: bool, entry_point: str = "") -> Program:
         """A program that is being loaded; its first reply says whether it could be, entry point included."""
-        slot = self.slots[0]
-        self.slots.rotate()
-        slot.command("begin", slot.spare.number)
+        slot = next(slot for slot in self.slots if slot.free)
+        self.slots.remove(slot)
+        self.slots.append(slot)
+        slot.free = False
+        slot.command(do="begin", id=slot.spare.number)
         with suppress(ProgramGone):  # then the first `receive` says so
             task = {"code": code, "prelude": prelude, "program": program, "entry_point": entry_point}
             slot.spare.send(task)
@@ -145,11 +145,9 @@ class RunnerClient:
         """End the program and say how it ended."""
         # First this, then the channel: a program that finds it closed would end before it is ended.
         slot = program.slot
-        slot.command("gone" if program.gone else "end", program.number)
+        slot.spare, slot.free = slot.prepare("gone" if program.gone else "end", program.number), True
         program.channel.close()
-        report = slot.report(program.number)
-        slot.spare = slot.prepare()
-        return report
+        return slot.report(program.number)
 
 
 _client: RunnerClient | None = None

@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import builtins
 import io
+import json
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
-from prorl_study.verification.channel import messages_from, pack, write_all
+from prorl_study.verification.channel import Inbox, pack, write_all
 from prorl_study.verification.plain import NotPlain, decode, encode
-from prorl_study.verification.processes import PR_SET_DUMPABLE, confine, limit_files, prctl
+from prorl_study.verification.processes import PR_SET_DUMPABLE, limit_files, prctl
 
 TEXT_CHARS = 200
 
@@ -48,12 +48,10 @@ def attempt(action: Callable[[], Any]) -> tuple[Any, dict[str, str] | None]:
         return None, raised(error)
 
 
-def serve(channel: int, limits: SimpleNamespace, user_tasks: int, mapped: int) -> None:
-    """Answer the judge until it hangs up. `user_tasks` and `mapped` are for `confine`."""
-    confine(limits, user_tasks, mapped)
-    warnings.simplefilter("ignore")
-    messages = messages_from(channel)
-    task = next(messages, None)
+def serve(channel: int, limits: SimpleNamespace) -> None:
+    """Answer the judge until it hangs up."""
+    inbox = Inbox(channel)
+    task = inbox.next()
     if task is None:
         return
     if not task["program"]:
@@ -66,12 +64,24 @@ def serve(channel: int, limits: SimpleNamespace, user_tasks: int, mapped: int) -
     answer, failure = attempt(lambda: loader(task, limits))
     write_all(channel, pack(failure or {"loaded": True}))
     me = os.getpid()
-    for message in messages:  # also where nothing could be loaded: the judge hangs up when it has read that
+    while (
+        message := inbox.next()
+    ):  # also where nothing could be loaded: the judge hangs up when it has read that
         for request in message["each"] if answer else ():
             reply = answer(request)
             if os.getpid() != me:  # a copy that the program made of its process
                 return
             write_all(channel, reply)
+
+
+def rehearse(limits: SimpleNamespace) -> None:
+    """Do once, while no task has come yet, what every task needs: the pages that this fork shares with the
+    runner are copied when they are first written to, which otherwise takes longer than a small program."""
+    task = json.loads(
+        '{"prelude": "", "code": "def f(x, y=[1, (2.5, None)]):\\n    return x", "entry_point": "f"}'
+    )
+    answer = load_functions(task, limits)
+    answer(["f", ["x"], {"d": []}])
 
 
 def load_functions(task: dict[str, Any], limits: SimpleNamespace) -> Callable[[list[Any]], bytes]:

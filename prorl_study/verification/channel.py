@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import select
+from collections import deque
 from struct import Struct
 from typing import Any
 
@@ -47,11 +48,28 @@ class Frames:
         return messages
 
 
-def messages_from(descriptor: int) -> Iterator[dict[str, Any]]:
-    """Blocking reader: yields messages until the other end closes."""
-    frames = Frames()
-    while data := os.read(descriptor, READ_SIZE):
-        yield from frames.feed(data)
+class Inbox:
+    """The messages that come over a descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor, self.frames = descriptor, Frames()
+        self.messages: deque[dict[str, Any]] = deque()
+
+    def collect(self, wait: bool) -> bool:
+        """Read what has come; with `wait`, at least something. False where the other end has closed."""
+        while wait or select.select([self.descriptor], [], [], 0)[0]:
+            data = os.read(self.descriptor, READ_SIZE)
+            if not data:
+                return False
+            self.messages.extend(self.frames.feed(data))
+            wait = wait and not self.messages
+        return True
+
+    def next(self, wait: bool = True) -> dict[str, Any] | None:
+        """The next message; None at the end, or, without `wait`, where none has come yet."""
+        if not self.messages:
+            self.collect(wait)
+        return self.messages.popleft() if self.messages else None
 
 
 def write_all(descriptor: int, data: bytes) -> None:

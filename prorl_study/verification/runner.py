@@ -3,7 +3,7 @@
 It stands behind walls of its own, apart from the judge, and never reads a message of the program or to it:
 the judge makes a pair of sockets and passes one end, and only the fork reads from that. So nothing of one
 program is in the memory from which the next is forked, and expected outputs are in neither. What reaches
-this process are commands (`fork`, `begin`, `end`, `gone`, `reset`) on a socket that no fork keeps; forks
+this process are commands (`reset`, `begin`, `end`, `gone`; most bring the next fork's channel) on a socket that no fork keeps; forks
 cannot take it from here either, since this process is not dumpable (no ptrace, no /proc/PID/fd or mem).
 
 Limits are those of `limits`: CPU time over the whole process tree decides, the wall clock is a backstop.
@@ -27,6 +27,7 @@ import json
 import math  # noqa: F401
 import os
 import re  # noqa: F401
+import resource
 import select
 import signal
 import socket
@@ -34,15 +35,17 @@ import string  # noqa: F401
 import sys
 import time
 import typing  # noqa: F401
+import warnings
 from contextlib import suppress
+from math import ceil
 from types import SimpleNamespace
 
-from prorl_study.verification.candidate import serve
+from prorl_study.verification.candidate import rehearse, serve
 from prorl_study.verification.processes import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     PR_SET_PDEATHSIG,
-    allow_cpu,
+    confine,
     empty,
     end_children,
     mapped_bytes,
@@ -65,6 +68,7 @@ class Runner:
 
     def __init__(self, control: socket.socket, limits: SimpleNamespace, user_tasks: int, folder: str) -> None:
         self.control, self.limits, self.user_tasks, self.folder = control, limits, user_tasks, folder
+        self.poll = select.poll()
         self.fork_id: str | None = None
         self.pid, self.pidfd = 0, -1
         self.began: float | None = None
@@ -72,16 +76,23 @@ class Runner:
 
     def run(self) -> None:
         """Until the judge hangs up."""
+        # What all forks need is done here, once: each page that a fork writes to costs it microseconds.
+        confine(self.limits, self.user_tasks, mapped_bytes())
+        self.cpu_limit = ceil(self.limits.cpu_seconds) + 1, resource.getrlimit(resource.RLIMIT_CPU)[1]
+        os.chdir(self.folder)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        warnings.simplefilter("ignore")
+        rehearse(self.limits)
         gc.freeze()  # keeps the collector of every fork from copying the shared pages
-        self.own_memory, self.mapped = usage(os.getpid()).memory, mapped_bytes()
+        self.own_memory = usage(os.getpid()).memory
+        self.poll.register(self.control, select.POLLIN)
         while True:
-            poll = select.poll()
-            poll.register(self.control, select.POLLIN)
-            if self.fork_id is not None:
-                poll.register(self.pidfd, select.POLLIN)
-            ready = {descriptor for descriptor, _ in poll.poll(self.patience())}
+            ready = [descriptor for descriptor, _ in self.poll.poll(self.patience())]
             if self.control.fileno() in ready:
-                data, descriptors, _, _ = socket.recv_fds(self.control, MESSAGE_BYTES, 1)
+                try:
+                    data, descriptors, _, _ = socket.recv_fds(self.control, MESSAGE_BYTES, 1)
+                except ConnectionResetError:  # the judge left a report unread
+                    return
                 if not data:
                     return
                 self.obey(json.loads(data), descriptors)
@@ -96,8 +107,6 @@ class Runner:
 
     def obey(self, command: dict[str, typing.Any], descriptors: list[int]) -> None:
         match command["do"]:
-            case "fork":
-                self.fork(command["id"], descriptors[0])
             case "begin" if command["id"] == self.fork_id:
                 self.began = time.monotonic()
             case "end" if command["id"] == self.fork_id:
@@ -105,11 +114,13 @@ class Runner:
             case "gone" if command["id"] == self.fork_id:  # the judge saw it before this process
                 ended = select.select([self.pidfd], [], [], GONE_SECONDS)[0]
                 self.finish(None if ended else "exit")
-            case "reset":
+            case "reset":  # an earlier judge may have left a program
                 self.say(command["id"], "reset", self.clear())
+        if descriptors:
+            self.fork(command["next"], descriptors[0])
 
     def fork(self, number: str, channel: int) -> None:
-        self.clear()
+        """Make the fork that will run the program of this number; it waits for its task on the channel."""
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -117,7 +128,8 @@ class Runner:
             finally:  # never back into this stack
                 os._exit(1)
         os.close(channel)
-        self.fork_id, self.pidfd, self.began = number, os.pidfd_open(self.pid), None
+        self.fork_id, self.pidfd = number, os.pidfd_open(self.pid)
+        self.poll.register(self.pidfd, select.POLLIN)
         self.seen = {}
 
     def become_candidate(self, channel: int) -> None:
@@ -125,13 +137,11 @@ class Runner:
         os.setsid()
         if os.getppid() != 1:  # behind walls it ends with process 1 anyway
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.dup2(channel, 3)
         os.closerange(4, 1 << 20)
         os.dup2(1, 2)
-        os.chdir(self.folder)
-        allow_cpu(self.limits)
-        serve(3, self.limits, self.user_tasks, self.mapped)
+        resource.setrlimit(resource.RLIMIT_CPU, self.cpu_limit)
+        serve(3, self.limits)
 
     def over_limit(self) -> str | None:
         found = {pid: usage(pid) for pid in tree(own_children())}
@@ -158,23 +168,8 @@ class Runner:
             end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             exited = end.si_code == os.CLD_EXITED
             why = "cpu" if end.si_status == signal.SIGXCPU and not exited else "exit" if exited else "signal"
-        number = self.fork_id
-        if why == "done":  # the judge may go on while this process clears up
-            seconds = max(self.cpu_now(), self.seen_cpu())
-            self.say(number, "cpu" if seconds > self.limits.cpu_seconds else why, seconds)
-            self.clear()
-        else:
-            seconds = max(self.clear(), self.seen_cpu())
-            self.say(number, "cpu" if seconds > self.limits.cpu_seconds else why, seconds)
-
-    def cpu_now(self) -> float:
-        """CPU seconds of the program so far; those of its first process exactly, of others in clock ticks."""
-        others = total(usage(pid) for pid in tree(own_children()) if pid != self.pid).cpu
-        first = usage(self.pid)
-        with suppress(OSError):
-            clock = ~self.pid << 3 | 2  # CPUCLOCK_SCHED of that process, see linux/posix-timers.h
-            return time.clock_gettime(clock) + first.cpu - first.own_cpu + others
-        return first.cpu + others
+        number, seconds = self.fork_id, max(self.clear(), self.seen_cpu())
+        self.say(number, "cpu" if seconds > self.limits.cpu_seconds else why, seconds)
 
     def say(self, number: str, why: str, seconds: float) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -185,6 +180,7 @@ class Runner:
         if self.fork_id is None:
             return 0.0
         seconds = end_children()
+        self.poll.unregister(self.pidfd)
         os.close(self.pidfd)
         self.fork_id, self.pidfd, self.began = None, -1, None
         empty(self.folder)

@@ -26,13 +26,13 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from prorl_study.domains import DOMAINS, Domain, Problem, Verdict
 from prorl_study.judges import fresh, programs
-from prorl_study.verification.channel import LENGTH, READ_SIZE, Frames, messages_from, pack, write_all
+from prorl_study.verification.channel import LENGTH, READ_SIZE, Inbox, pack, write_all
 from prorl_study.verification.limits import Limits
 from prorl_study.verification.processes import (
     PR_SET_CHILD_SUBREAPER,
@@ -50,6 +50,11 @@ from prorl_study.verification.processes import (
     usage,
 )
 
+IN_FLIGHT = 2
+"""Judgements that a fork has begun at once, where they run programs: while one waits for its program, the
+next begins its own."""
+IN_FLIGHT_BYTES = 32_000
+"""A longer item is sent when its turn comes; a shorter one always fits into the pipe."""
 TICK_SECONDS = 0.02
 """How often a running item's CPU time and processes are counted; a cheap item ends before the first."""
 RUNNER_GRACE_SECONDS = 10.0
@@ -72,13 +77,16 @@ def verdict(status: str, reason: str, **more: Any) -> dict[str, Any]:
 # --- in the fork ---------------------------------------------------------------------------------
 
 
-def judge(item: dict[str, Any]) -> dict[str, Any]:
-    """Run the domain's verifier, in a fork only. Whatever escapes from it becomes `crashed`."""
+def judge(item: dict[str, Any]) -> Generator[None, None, dict[str, Any]]:
+    """Run the domain's verifier, in a fork only; yields while it waits for a program, and returns the reply.
+    Whatever escapes from it becomes `crashed`."""
     started = time.process_time()
     try:
-        found = DOMAINS[item["problem"]["domain"]].verify(
-            Problem(**item["problem"]), item["text"], item["lenient"]
-        )
+        domain, question = DOMAINS[item["problem"]["domain"]], Problem(**item["problem"])
+        if domain.steps is not None:
+            found = yield from domain.steps(question, item["text"], item["lenient"])
+        else:
+            found = domain.verify(question, item["text"], item["lenient"])
     except fresh.NeedsFreshFork:
         return {"again": "in a fork of its own"}
     except programs.RunnerGone:
@@ -95,6 +103,27 @@ def judge(item: dict[str, Any]) -> dict[str, Any]:
     }
     reply["cpu_seconds"] = found.cpu_seconds or time.process_time() - started
     return reply
+
+
+class Judgement:
+    """One item on its way through `judge`."""
+
+    def __init__(self, item: dict[str, Any]) -> None:
+        self.steps = judge(item)
+        self.reply: dict[str, Any] | None = None
+        """None while its program is busy."""
+        self.go_on()
+
+    def go_on(self) -> None:
+        try:
+            next(self.steps)
+        except StopIteration as end:
+            self.reply = end.value
+
+    def finish(self) -> dict[str, Any]:
+        while self.reply is None:
+            self.go_on()
+        return self.reply
 
 
 def serve(
@@ -132,9 +161,17 @@ def serve(
         fresh.enter_throwaway_fork()
     random.seed(0)
     me = os.getpid()
-    for item in messages_from(requests):
-        allow_cpu(limits)
-        reply = judge(item)
+    inbox, begun = Inbox(requests), deque[Judgement]()
+    while True:
+        item = inbox.next(wait=not begun) if len(begun) < IN_FLIGHT else None
+        if item is not None:
+            allow_cpu(limits)
+            begun.append(Judgement(item))
+            if begun[-1].reply is None:
+                continue  # its program is busy: begin another meanwhile, if there is one
+        if not begun:
+            return
+        reply = begun.popleft().finish()
         if os.getpid() != me:  # a copy that an evaluated answer made of its process
             return
         write_all(replies, nonce + pack(reply))
@@ -148,6 +185,7 @@ class Fork:
 
     def __init__(self, limits: Limits, user_tasks: int, runners: Sequence[int], once: bool) -> None:
         self.limits, self.served, self.spent = limits, 0, False
+        self.handed, self.received = deque[int](), bytearray()
         self.nonce = secrets.token_bytes(16)
         requests, self.requests = os.pipe()
         self.replies, replies = os.pipe()
@@ -160,32 +198,33 @@ class Fork:
         os.close(requests)
         os.close(replies)
 
-    def judge(self, body: bytes, wall_seconds: float, channel: int) -> dict[str, Any] | None:
-        """The reply to one packed item, or None where the fork died by a signal that nobody here sent.
+    def hand(self, item: dict[str, Any]) -> None:
+        """Send it an item, which it judges after those that it has."""
+        body = item["body"].encode("ascii")
+        self.handed.append(item["item"])
+        with suppress(BrokenPipeError):
+            write_all(self.requests, LENGTH.pack(len(body)) + body)
+
+    def reply(self, wall_seconds: float, channel: int) -> dict[str, Any] | None:
+        """What it says of the first item in its hands; None where it died by a signal that nobody here sent.
 
         Afterwards `spent` says that it cannot be asked again. Raises StudyEnded when `channel` hangs up.
         """
         self.served, self.spent = self.served + 1, True
+        self.handed.popleft()
         started = checked = time.monotonic()
         cpu_before = usage(self.pid).cpu if self.served > 1 else 0.0
-        received = bytearray()
         poll = select.poll()
         poll.register(self.replies, select.POLLIN)
         poll.register(channel, 0)  # hang-up only
-        with suppress(BrokenPipeError):
-            write_all(self.requests, body)
-        while True:
+        while (reply := self.parse()) is None:
             for descriptor, _ in poll.poll(TICK_SECONDS * 1000):
                 if descriptor == channel:
                     raise StudyEnded
                 data = os.read(self.replies, READ_SIZE)
                 if not data:
                     return self.obituary(cpu_before)
-                received += data
-                if not self.nonce.startswith(received[: len(self.nonce)]):
-                    return verdict("crashed", "wrote to the channel of the verdict")
-                if (reply := self.parse(received)) is not None:
-                    return reply
+                self.received += data
             now = time.monotonic()
             if now - checked < TICK_SECONDS:
                 continue
@@ -194,12 +233,17 @@ class Fork:
                 return reply
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) and not poll.poll(0):
                 return self.obituary(cpu_before)  # dead, but something that it started holds the pipe
+        return reply
 
-    def parse(self, received: bytearray) -> dict[str, Any] | None:
-        """The reply once it is complete. Raises RuntimeError where the fork could not be confined."""
-        body = received[len(self.nonce) :]
+    def parse(self) -> dict[str, Any] | None:
+        """The next reply once it is complete. Raises RuntimeError where the fork could not be confined."""
+        start = len(self.nonce)
+        if not self.nonce.startswith(self.received[:start]):
+            return verdict("crashed", "wrote to the channel of the verdict")
+        body = self.received[start:]
         if len(body) < LENGTH.size or len(body) < (end := LENGTH.size + LENGTH.unpack_from(body)[0]):
             return None
+        del self.received[: start + end]
         try:
             reply = json.loads(body[LENGTH.size : end])
             if not {"broken", "gone", "again"} & set(reply):
@@ -248,7 +292,7 @@ class Worker:
     ) -> None:
         self.limits, self.user_tasks, self.runners = limits, user_tasks, runners
         self.commands, self.replies = commands, replies
-        self.frames, self.inbox, self.forgotten = Frames(), deque[dict[str, Any]](), set[int]()
+        self.inbox, self.waiting, self.forgotten = Inbox(commands), deque[dict[str, Any]](), set[int]()
         self.warm: set[str] = set()
         self.standing: Fork | None = None
 
@@ -257,30 +301,45 @@ class Worker:
         gc.freeze()  # keeps the collector of every fork from copying the shared pages
         write_all(self.replies, pack({"ready": True}))
         while item := self.next_item():
-            domain = DOMAINS[item["domain"]]
-            self.warm_up(domain)
-            body = item["body"].encode("ascii")
-            body = LENGTH.pack(len(body)) + body
-            found = self.judge(domain, body) or self.judge(domain, body)  # a stray signal: once more
+            self.warm_up(DOMAINS[item["domain"]])
+            found = self.judge(item, self.follower(item))
+            found = found or self.judge(item) or self.judge(item)  # a stray signal: once more
             found = found or verdict("crashed", "killed by a signal")
             write_all(self.replies, pack({"item": item["item"], **found}))
 
+    def collect(self, wait: bool) -> bool:
+        """Take in what the pool has sent; with `wait`, at least something. False where it has hung up."""
+        going_on = self.inbox.collect(wait)
+        for message in self.inbox.messages:
+            if "forget" in message:
+                self.forgotten.update(message["forget"])
+            else:
+                self.waiting.append(message)
+        self.inbox.messages.clear()
+        return going_on
+
     def next_item(self) -> dict[str, Any] | None:
         """The next item that the pool has not given to another worker meanwhile; None at the end."""
-        while True:
-            while not self.inbox or select.select([self.commands], [], [], 0)[0]:
-                data = os.read(self.commands, READ_SIZE)
-                if not data:
-                    return None
-                for message in self.frames.feed(data):
-                    if "forget" in message:
-                        self.forgotten.update(message["forget"])
-                    else:
-                        self.inbox.append(message)
-            item = self.inbox.popleft()
-            if item["item"] not in self.forgotten:
-                return item
-            self.forgotten.remove(item["item"])
+        while self.collect(wait=not self.waiting):
+            while self.waiting:
+                item = self.waiting.popleft()
+                if item["item"] not in self.forgotten or self.has(item):
+                    return item
+                self.forgotten.remove(item["item"])
+        return None
+
+    def has(self, item: dict[str, Any]) -> bool:
+        """Whether the standing fork has begun with it: then it answers, though the pool drop the verdict."""
+        return self.standing is not None and item["item"] in self.standing.handed
+
+    def follower(self, item: dict[str, Any]) -> dict[str, Any] | None:
+        """The item behind this one, if the two can be judged side by side."""
+        if not DOMAINS[item["domain"]].runs_code:
+            return None
+        self.collect(wait=False)
+        after = self.waiting[0] if self.waiting else None
+        fits = after and DOMAINS[after["domain"]].runs_code and len(after["body"]) < IN_FLIGHT_BYTES
+        return after if fits and after["item"] not in self.forgotten else None
 
     def warm_up(self, domain: Domain) -> None:
         """Import the domain's scorers once, here, by judging an embedded problem's own solution.
@@ -295,27 +354,35 @@ class Worker:
         self.retire_standing()  # it was forked before the import
         gc.freeze()
 
-    def judge(self, domain: Domain, body: bytes) -> dict[str, Any] | None:
-        """One attempt at one item; None where its fork died by a stray signal."""
+    def judge(self, item: dict[str, Any], follower: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """One attempt at one item. None where its fork died by a stray signal, or where it had `follower` in
+        its hands as well, and it is not certain which of the two ended it."""
         if self.standing is None:
             self.standing = Fork(self.limits, self.user_tasks, self.runners, once=False)
-        found = self.ask(self.standing, domain, body)
+        for each in (item, follower):
+            if each is not None and not self.has(each):
+                self.standing.hand(each)
+        found = self.ask(self.standing, item)
         if found is not None and "again" in found:
-            self.retire_standing()  # two forks must not speak to the runner at once
+            self.retire_standing()  # two forks must not speak to the runners at once
             fork = Fork(self.limits, self.user_tasks, self.runners, once=True)
             try:
-                return self.ask(fork, domain, body)
+                fork.hand(item)
+                return self.ask(fork, item)
             finally:
                 fork.retire()
         if found is None or self.standing.spent or self.standing.served >= ITEMS_PER_FORK:
+            uncertain = self.standing.spent and self.standing.handed
             self.retire_standing()
+            return None if uncertain else found
         return found
 
-    def ask(self, fork: Fork, domain: Domain, body: bytes) -> dict[str, Any] | None:
+    def ask(self, fork: Fork, item: dict[str, Any]) -> dict[str, Any] | None:
         """The fork's reply. Raises RunnerGone where the runner gives none any more."""
-        grace = RUNNER_GRACE_SECONDS if domain.runs_code else 0.0
-        found = fork.judge(body, self.limits.wall_seconds + grace, self.commands)
-        stuck = found is not None and domain.runs_code and fork.spent and found.get("backstop")
+        runs_code = DOMAINS[item["domain"]].runs_code
+        grace = RUNNER_GRACE_SECONDS if runs_code else 0.0
+        found = fork.reply(self.limits.wall_seconds + grace, self.commands)
+        stuck = found is not None and runs_code and fork.spent and found.get("backstop")
         if stuck or (found is not None and "gone" in found):
             raise programs.RunnerGone
         return found
