@@ -202,6 +202,7 @@ def garbage(problem: Problem, rng: Random) -> str:
     return fence(f"def f(x):\n    return {wrong}")
 
 
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
 
 
@@ -220,10 +221,16 @@ def _code(text: str, lenient: bool) -> str | None:
 
 
 def normal_form(code: str) -> str:
-    """The code without its layout, so that layout does not split a majority vote."""
+    """The code without layout, comments and docstrings, so that these do not split a majority vote."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            return ast.unparse(ast.parse(code))
+            tree = ast.parse(code)
+        scopes: list[Any] = [tree]
+        for scope in scopes:  # grows while it is walked
+            scopes += [node for node in scope.body if isinstance(node, SCOPES)]
+            if ast.get_docstring(scope, clean=False) is not None:
+                scope.body[:1] = [] if len(scope.body) > 1 else [ast.Pass()]
+        return ast.unparse(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return code.strip()
 
@@ -252,7 +259,8 @@ def steps(problem: Problem, text: str, lenient: bool) -> Generator[None, None, V
     try:
         outcome = yield from run_tests(problem.checks, code)
         if outcome.report.why == "signal":  # perhaps a stray one: once more
-            outcome = at_once(run_tests(problem.checks, code))
+            yield  # until no other program is running
+            outcome = yield from run_tests(problem.checks, code)
     except BadTests as error:
         return Verdict(0.0, False, "refused", f"tests of the problem: {error}", answer)
     why, passed = outcome.report.why, outcome.passed

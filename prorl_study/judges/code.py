@@ -72,8 +72,8 @@ def at_once(steps: Generator[None, None, Result]) -> Result:
 
 
 def run_tests(checks: dict[str, Any], code: str) -> Steps:
-    """Run all tests of `checks` on `code`: a generator that returns the outcome, and yields (once, at most) when
-    the program is busy with them.
+    """Run all tests of `checks` on `code`: a generator that returns the outcome. It yields where it has to
+    wait, first for the program, then for the runner's report, so that another program can begin.
 
     Raises BadTests where they are malformed or missing.
     """
@@ -91,9 +91,8 @@ def run_tests(checks: dict[str, Any], code: str) -> Steps:
         raise BadTests("no tests; give `tests`, `inputs` and `outputs`, `asserts` or `test`")
     if not pairs:
         raise BadTests("an empty list of tests")
-    program = client().start(code, prelude, compare is same_output, entry_point)
     passed, reason, loaded = 0, "", False
-    try:
+    with client().start(code, prelude, compare is same_output, entry_point) as program:
         program.send({"each": [request for request, _ in pairs]})
         yield
         if failure := _failure(program.receive()):
@@ -103,9 +102,8 @@ def run_tests(checks: dict[str, Any], code: str) -> Steps:
             for _, expected in pairs:
                 good, failure = _judge_reply(program.receive(), expected, compare)
                 passed, reason = passed + good, reason or failure
-    except ProgramGone:
-        pass
-    return Outcome(passed, len(pairs), reason, client().end(program), loaded)
+    yield
+    return Outcome(passed, len(pairs), reason, program.report(), loaded)
 
 
 def _failure(reply: dict[str, Any]) -> str:
@@ -399,9 +397,10 @@ def _run_assertions(checks: dict[str, Any], code: str, prelude: str) -> Steps:
     if _REACHES_OUT.search("\n".join([helpers, *texts])):
         require_fresh_fork()
     entry_point = checks.get("entry_point", "")
-    program = client().start(code, prelude, False, entry_point)  # loads while the assertions are compiled
-    calls = Calls(program)
-    results, reason = [], ""
+    tests = _compile(texts, helpers)
+    if tests.count == 0:
+        raise BadTests("no assertion in the tests")
+    results, reason, loaded = [], "", False
 
     def record(truth: Any, error: Exception | None = None) -> None:
         nonlocal reason
@@ -415,39 +414,34 @@ def _run_assertions(checks: dict[str, Any], code: str, prelude: str) -> Steps:
         except Exception as error:  # a line of the tests that is no assertion
             record(False, error)
 
-    loaded, count = False, 0
+    namespace: dict[str, Any] = {"__name__": "tests", "_record": record}
     try:
-        tests = _compile(texts, helpers)
-        count = tests.count
-        if count == 0:
-            raise BadTests("no assertion in the tests")
-        namespace: dict[str, Any] = {"__name__": "tests", "_record": record}
-        try:
-            exec(tests.helpers, namespace)
-        except Exception as error:
-            raise BadTests(f"the helpers of the assertions fail: {error!r:.200}") from error
-        functions = {}
+        exec(tests.helpers, namespace)
+    except Exception as error:
+        raise BadTests(f"the helpers of the assertions fail: {error!r:.200}") from error
+    with client().start(code, prelude, False, entry_point) as program:
+        calls = Calls(program)
+        remote = {}
         for name in tests.names:
             # The helpers may hold a stub of what was asked for.
             if name == entry_point or not (name in namespace or hasattr(builtins, name)):
-                functions[name] = namespace[name] = Function(calls, name)
-        remote = {name: name for name in functions}
+                namespace[name], remote[name] = Function(calls, name), name
         if "test" in checks:
             remote[tests.candidate] = entry_point
         planned = [(remote[name], request) for name, request in tests.plan or () if name in remote]
-        if all(request is not None for _, request in planned):
-            calls.send_ahead([[name, *request[1:]] for name, request in planned])
-        yield
-        if failure := _failure(program.receive()):
-            reason = failure
-        else:
-            loaded = True
-            for part in tests.parts:
-                attempt(lambda part=part: exec(part, namespace))
-            if "test" in checks:
-                attempt(lambda: namespace["check"](Function(calls, entry_point)))
-    except ProgramGone:
-        results.append(False)
-    finally:
-        report = client().end(program)
-    return Outcome(sum(results), max(count, len(results)), reason, report, loaded)
+        try:
+            if all(request is not None for _, request in planned):
+                calls.send_ahead([[name, *request[1:]] for name, request in planned])
+            yield
+            if failure := _failure(program.receive()):
+                reason = failure
+            else:
+                loaded = True
+                for part in tests.parts:
+                    attempt(lambda part=part: exec(part, namespace))
+                if "test" in checks:
+                    attempt(lambda: namespace["check"](Function(calls, entry_point)))
+        except ProgramGone:
+            results.append(False)
+    yield
+    return Outcome(sum(results), max(tests.count, len(results)), reason, program.report(), loaded)

@@ -46,7 +46,9 @@ class Report:
 
 
 class Program:
-    """One program under judgement; ended by `RunnerClient.end`."""
+    """One program under judgement, from `RunnerClient.start` to the end of a `with` block, which ends it too;
+    `report` then says how. A program that ends before leaves the block by `ProgramGone`, which goes no
+    further."""
 
     def __init__(self, number: str, channel: socket.socket, slot: Slot) -> None:
         self.number, self.channel, self.slot = number, channel, slot
@@ -55,6 +57,19 @@ class Program:
             self.poll.register(descriptor, select.POLLIN)
         self.frames, self.received = Frames(REPLY_BYTES), iter(())
         self.gone = False
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        self.slot.end(self)
+        if kind not in (None, ProgramGone):
+            self.report()  # or the next program's judge would find it
+        return kind is ProgramGone
+
+    def report(self) -> Report:
+        """Wait for what the runner says about its end."""
+        return self.slot.report(self.number)
 
     def send(self, message: dict[str, Any]) -> None:
         """Raises ProgramGone where nobody reads."""
@@ -120,10 +135,17 @@ class Slot:
             self.command([theirs.fileno()], do=do, id=number, next=following)
         return Program(following, mine, self)
 
+    def end(self, program: Program) -> None:
+        """End the program; a fork for the next one follows by itself."""
+        # First this, then the channel: a program that finds it closed would end before it is ended.
+        self.spare, self.free = self.prepare("gone" if program.gone else "end", program.number), True
+        program.channel.close()
+
 
 class RunnerClient:
     """Starts programs on runners that take turns: while a program runs on one, another clears up after the
-    program before and forks for the next, or runs it already. No more at a time than there are runners.
+    program before and forks for the next, or runs it already. No more run at a time than there are runners,
+    and reports must be taken in the order in which programs were started.
     """
 
     def __init__(self, descriptors: Sequence[int]) -> None:
@@ -140,14 +162,6 @@ class RunnerClient:
             task = {"code": code, "prelude": prelude, "program": program, "entry_point": entry_point}
             slot.spare.send(task)
         return slot.spare
-
-    def end(self, program: Program) -> Report:
-        """End the program and say how it ended."""
-        # First this, then the channel: a program that finds it closed would end before it is ended.
-        slot = program.slot
-        slot.spare, slot.free = slot.prepare("gone" if program.gone else "end", program.number), True
-        program.channel.close()
-        return slot.report(program.number)
 
 
 _client: RunnerClient | None = None

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -104,7 +103,8 @@ def end_children() -> float:
 
 def mapped_bytes() -> int:
     """Address space of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[0]) * PAGE
 
 
 def limit_files(size: int) -> None:

@@ -3,8 +3,9 @@
 It stands behind walls of its own, apart from the judge, and never reads a message of the program or to it:
 the judge makes a pair of sockets and passes one end, and only the fork reads from that. So nothing of one
 program is in the memory from which the next is forked, and expected outputs are in neither. What reaches
-this process are commands (`reset`, `begin`, `end`, `gone`; most bring the next fork's channel) on a socket that no fork keeps; forks
-cannot take it from here either, since this process is not dumpable (no ptrace, no /proc/PID/fd or mem).
+this process are commands (`begin`, `end`, `gone`, `reset`; all but the first bring the channel of the next
+fork) on a socket that no fork keeps; forks cannot take it from here either, since this process is not
+dumpable (no ptrace, no /proc/PID/fd or mem).
 
 Limits are those of `limits`: CPU time over the whole process tree decides, the wall clock is a backstop.
 It imports little, since the cost of a fork grows with it: no data classes, so `limits` is a plain name space.

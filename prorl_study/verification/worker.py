@@ -28,6 +28,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from itertools import islice, takewhile
 from typing import Any
 
 from prorl_study.domains import DOMAINS, Domain, Problem, Verdict
@@ -50,11 +51,8 @@ from prorl_study.verification.processes import (
     usage,
 )
 
-IN_FLIGHT = 2
-"""Judgements that a fork has begun at once, where they run programs: while one waits for its program, the
-next begins its own."""
-IN_FLIGHT_BYTES = 32_000
-"""A longer item is sent when its turn comes; a shorter one always fits into the pipe."""
+FOLLOWER_BYTES = 20_000
+"""A longer item is handed to a fork when its turn comes; three shorter ones always fit into the pipe."""
 TICK_SECONDS = 0.02
 """How often a running item's CPU time and processes are counted; a cheap item ends before the first."""
 RUNNER_GRACE_SECONDS = 10.0
@@ -109,16 +107,22 @@ class Judgement:
     """One item on its way through `judge`."""
 
     def __init__(self, item: dict[str, Any]) -> None:
-        self.steps = judge(item)
+        self.steps, self.taken = judge(item), 0
         self.reply: dict[str, Any] | None = None
-        """None while its program is busy."""
         self.go_on()
 
     def go_on(self) -> None:
+        """Up to the next wait, if there is one: first for the program, then for the report of its end."""
+        self.taken += 1
         try:
             next(self.steps)
         except StopIteration as end:
             self.reply = end.value
+
+    @property
+    def runs(self) -> bool:
+        """Whether it occupies a runner."""
+        return self.taken == 1 and self.reply is None
 
     def finish(self) -> dict[str, Any]:
         while self.reply is None:
@@ -163,18 +167,25 @@ def serve(
     me = os.getpid()
     inbox, begun = Inbox(requests), deque[Judgement]()
     while True:
-        item = inbox.next(wait=not begun) if len(begun) < IN_FLIGHT else None
-        if item is not None:
+        busy = sum(each.runs for each in begun) == len(runners)
+        if not busy and (item := inbox.next(wait=not begun)) is not None:
             allow_cpu(limits)
             begun.append(Judgement(item))
-            if begun[-1].reply is None:
-                continue  # its program is busy: begin another meanwhile, if there is one
-        if not begun:
+        elif not begun:
             return
-        reply = begun.popleft().finish()
-        if os.getpid() != me:  # a copy that an evaluated answer made of its process
-            return
-        write_all(replies, nonce + pack(reply))
+        elif begun[0].runs:
+            begun[0].go_on()  # to the end of its program: while that is cleared up, another can begin
+        else:
+            oldest = begun.popleft()
+            if oldest.reply is None:
+                oldest.go_on()
+            if oldest.reply is None:  # its program runs once more, when nothing else does
+                for other in begun:
+                    other.finish()
+            reply = oldest.finish()
+            if os.getpid() != me:  # a copy that an evaluated answer made of its process
+                return
+            write_all(replies, nonce + pack(reply))
 
 
 # --- in the worker -------------------------------------------------------------------------------
@@ -302,7 +313,7 @@ class Worker:
         write_all(self.replies, pack({"ready": True}))
         while item := self.next_item():
             self.warm_up(DOMAINS[item["domain"]])
-            found = self.judge(item, self.follower(item))
+            found = self.judge(item, self.followers(item))
             found = found or self.judge(item) or self.judge(item)  # a stray signal: once more
             found = found or verdict("crashed", "killed by a signal")
             write_all(self.replies, pack({"item": item["item"], **found}))
@@ -332,14 +343,17 @@ class Worker:
         """Whether the standing fork has begun with it: then it answers, though the pool drop the verdict."""
         return self.standing is not None and item["item"] in self.standing.handed
 
-    def follower(self, item: dict[str, Any]) -> dict[str, Any] | None:
-        """The item behind this one, if the two can be judged side by side."""
+    def followers(self, item: dict[str, Any]) -> list[dict[str, Any]]:
+        """The items behind this one whose programs can begin before its verdict is there."""
         if not DOMAINS[item["domain"]].runs_code:
-            return None
+            return []
         self.collect(wait=False)
-        after = self.waiting[0] if self.waiting else None
-        fits = after and DOMAINS[after["domain"]].runs_code and len(after["body"]) < IN_FLIGHT_BYTES
-        return after if fits and after["item"] not in self.forgotten else None
+
+        def may_follow(other: dict[str, Any]) -> bool:
+            runs_code, known = DOMAINS[other["domain"]].runs_code, other["item"] in self.forgotten
+            return runs_code and not known and len(other["body"]) < FOLLOWER_BYTES
+
+        return list(takewhile(may_follow, islice(self.waiting, len(self.runners))))
 
     def warm_up(self, domain: Domain) -> None:
         """Import the domain's scorers once, here, by judging an embedded problem's own solution.
@@ -354,13 +368,13 @@ class Worker:
         self.retire_standing()  # it was forked before the import
         gc.freeze()
 
-    def judge(self, item: dict[str, Any], follower: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        """One attempt at one item. None where its fork died by a stray signal, or where it had `follower` in
-        its hands as well, and it is not certain which of the two ended it."""
+    def judge(self, item: dict[str, Any], followers: Sequence[dict[str, Any]] = ()) -> dict[str, Any] | None:
+        """One attempt at one item. None where its fork died by a stray signal, or where it had others in its
+        hands as well, and it is not certain which of them ended it."""
         if self.standing is None:
             self.standing = Fork(self.limits, self.user_tasks, self.runners, once=False)
-        for each in (item, follower):
-            if each is not None and not self.has(each):
+        for each in (item, *followers):
+            if not self.has(each):
                 self.standing.hand(each)
         found = self.ask(self.standing, item)
         if found is not None and "again" in found:
