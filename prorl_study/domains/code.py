@@ -15,14 +15,15 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from prorl_study.domains.problem import Domain, Problem, Verdict, after_thinking, problem_rng
 from prorl_study.domains.templates import choose_depth, choose_template
-from prorl_study.judges.code import BadTests, at_once, run_tests
+from prorl_study.judges.code import BadTests, Steps, at_once, run_tests
+from prorl_study.judges.programs import Wait
 
 TESTS = 8
 """Hidden tests per problem."""
@@ -246,7 +247,7 @@ def verify(problem: Problem, text: str, lenient: bool) -> Verdict:
     return at_once(steps(problem, text, lenient))
 
 
-def steps(problem: Problem, text: str, lenient: bool) -> Generator[None, None, Verdict]:
+def steps(problem: Problem, text: str, lenient: bool) -> Steps[Verdict]:
     """Run the answer's code on the problem's tests; score is the fraction passed.
 
     Needs a verification worker, which has a runner for the code; see `judges.code` for the kinds of tests.
@@ -259,7 +260,7 @@ def steps(problem: Problem, text: str, lenient: bool) -> Generator[None, None, V
     try:
         outcome = yield from run_tests(problem.checks, code)
         if outcome.report.why == "signal":  # perhaps a stray one: once more
-            yield  # until no other program is running
+            yield Wait.RUNNER
             outcome = yield from run_tests(problem.checks, code)
     except BadTests as error:
         return Verdict(0.0, False, "refused", f"tests of the problem: {error}", answer)

@@ -123,9 +123,9 @@ class Domain:
     """`(problem, completion, lenient) -> Verdict`. Runs in a verification worker only."""
     extract: Callable[[str, bool], str | None]
     """`(completion, lenient) -> answer text`, or None where there is none; becomes `Verdict.answer`."""
-    steps: Callable[[Problem, str, bool], Generator[None, None, Verdict]] | None = None
-    """Only where model-written code is run: `verify` as a generator, which yields while a program is busy,
-    so that another judgement can begin."""
+    steps: Callable[[Problem, str, bool], Generator[Any, None, Verdict]] | None = None
+    """Only where model-written code is run: `verify` as a generator that yields what it waits for, so that
+    other judgements can go on meanwhile (`prorl_study.judges.code.Steps`)."""
 
     @property
     def runs_code(self) -> bool:

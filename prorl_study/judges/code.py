@@ -31,7 +31,7 @@ from types import CodeType
 from typing import Any, TypeVar
 
 from prorl_study.judges.fresh import require_fresh_fork
-from prorl_study.judges.programs import Program, ProgramGone, Report, client
+from prorl_study.judges.programs import Program, ProgramGone, Report, Wait, client
 from prorl_study.verification.plain import NotPlain, Opaque, decode, encode
 
 Result = TypeVar("Result")
@@ -59,11 +59,12 @@ class Outcome:
     loaded: bool = True
 
 
-Steps = Generator[None, None, Outcome]
+Steps = Generator[Program | Wait, None, Result]
+"""A judgement that yields what it waits for, so that others can go on meanwhile."""
 
 
-def at_once(steps: Generator[None, None, Result]) -> Result:
-    """What the generator returns, with no work in between."""
+def at_once(steps: Steps[Result]) -> Result:
+    """What the generator returns, with nothing else in between."""
     while True:
         try:
             next(steps)
@@ -71,9 +72,9 @@ def at_once(steps: Generator[None, None, Result]) -> Result:
             return end.value
 
 
-def run_tests(checks: dict[str, Any], code: str) -> Steps:
-    """Run all tests of `checks` on `code`: a generator that returns the outcome. It yields where it has to
-    wait, first for the program, then for the runner's report, so that another program can begin.
+def run_tests(checks: dict[str, Any], code: str) -> Steps[Outcome]:
+    """Run all tests of `checks` on `code`. Waits for the program, then for the report of its end; a runner
+    must be free when it begins.
 
     Raises BadTests where they are malformed or missing.
     """
@@ -93,8 +94,8 @@ def run_tests(checks: dict[str, Any], code: str) -> Steps:
         raise BadTests("an empty list of tests")
     passed, reason, loaded = 0, "", False
     with client().start(code, prelude, compare is same_output, entry_point) as program:
-        program.send({"each": [request for request, _ in pairs]})
-        yield
+        program.ask([request for request, _ in pairs])
+        yield program
         if failure := _failure(program.receive()):
             reason = failure
         else:
@@ -102,7 +103,7 @@ def run_tests(checks: dict[str, Any], code: str) -> Steps:
             for _, expected in pairs:
                 good, failure = _judge_reply(program.receive(), expected, compare)
                 passed, reason = passed + good, reason or failure
-    yield
+    yield Wait.REPORT
     return Outcome(passed, len(pairs), reason, program.report(), loaded)
 
 
@@ -263,7 +264,7 @@ class Calls:
         self.ahead: deque[Any] = deque()
 
     def send_ahead(self, requests: Sequence[Any]) -> None:
-        self.program.send({"each": requests})
+        self.program.ask(requests)
         self.ahead.extend(requests)
 
     def reply(self, request: Any) -> dict[str, Any]:
@@ -271,8 +272,8 @@ class Calls:
             reply, wanted = self.program.receive(), self.ahead.popleft() == request
             if wanted:
                 return reply
-        (reply,) = self.program.each([request])
-        return reply
+        self.program.ask([request])
+        return self.program.receive()
 
 
 class Function:
@@ -391,7 +392,7 @@ def _names(parts: list[Any]) -> Iterator[str]:
             yield from _names(list(part.co_consts))
 
 
-def _run_assertions(checks: dict[str, Any], code: str, prelude: str) -> Steps:
+def _run_assertions(checks: dict[str, Any], code: str, prelude: str) -> Steps[Outcome]:
     texts = (checks["test"],) if "test" in checks else tuple(checks["asserts"])
     helpers = checks.get("helpers", "")
     if _REACHES_OUT.search("\n".join([helpers, *texts])):
@@ -432,7 +433,7 @@ def _run_assertions(checks: dict[str, Any], code: str, prelude: str) -> Steps:
         try:
             if all(request is not None for _, request in planned):
                 calls.send_ahead([[name, *request[1:]] for name, request in planned])
-            yield
+            yield program
             if failure := _failure(program.receive()):
                 reason = failure
             else:
@@ -443,5 +444,5 @@ def _run_assertions(checks: dict[str, Any], code: str, prelude: str) -> Steps:
                     attempt(lambda: namespace["check"](Function(calls, entry_point)))
         except ProgramGone:
             results.append(False)
-    yield
+    yield Wait.REPORT
     return Outcome(sum(results), max(tests.count, len(results)), reason, program.report(), loaded)

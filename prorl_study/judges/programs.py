@@ -13,9 +13,10 @@ import os
 import select
 import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from itertools import count
 from typing import Any
 
@@ -28,6 +29,13 @@ REPORT_BYTES = 4096
 
 class RunnerGone(Exception):
     """The runner died: its worker must be replaced."""
+
+
+class Wait(Enum):
+    """What else a judgement may wait for than its program."""
+
+    REPORT = "the runner's report of how the program ended"
+    RUNNER = "a runner that is free"
 
 
 class ProgramGone(BaseException):
@@ -55,7 +63,8 @@ class Program:
         self.poll = select.poll()
         for descriptor in (channel, slot.control):
             self.poll.register(descriptor, select.POLLIN)
-        self.frames, self.received = Frames(REPLY_BYTES), iter(())
+        self.frames, self.received = Frames(REPLY_BYTES), deque[dict[str, Any]]()
+        self.asked = 1  # its first reply says whether it could be loaded
         self.gone = False
 
     def __enter__(self) -> Program:
@@ -79,25 +88,40 @@ class Program:
             self.gone = True
             raise ProgramGone from error
 
+    def ask(self, requests: Sequence[Any]) -> None:
+        """Send calls, or inputs; each has a reply. Raises ProgramGone."""
+        self.send({"each": requests})
+        self.asked += len(requests)
+
+    def collect(self, milliseconds: int | None) -> bool:
+        """Take in what has come within that time; False where nothing has."""
+        ready = {descriptor for descriptor, _ in self.poll.poll(milliseconds)}
+        try:
+            # A word from the runner, or its end, is the program's end, though a daemon hold the channel.
+            if ready and self.channel.fileno() not in ready:
+                raise EOFError
+            if ready and not (data := self.channel.recv(READ_SIZE)):
+                raise EOFError
+            if ready:
+                self.received.extend(self.frames.feed(data))
+        except (OSError, EOFError, ValueError, RecursionError):
+            self.gone = True
+        return bool(ready)
+
+    def has_answered(self) -> bool:
+        """Whether every reply is there that can come."""
+        while not self.gone and len(self.received) < self.asked and self.collect(0):
+            pass
+        return self.gone or len(self.received) >= self.asked
+
     def receive(self) -> dict[str, Any]:
         """The next reply. Raises ProgramGone where there is none, or something that is no reply."""
-        while (reply := next(self.received, None)) is None:
-            try:
-                # A word from the runner, or its end, is the program's end, though a daemon hold the channel.
-                ready = {descriptor for descriptor, _ in self.poll.poll()}
-                if self.channel.fileno() not in ready or not (data := self.channel.recv(READ_SIZE)):
-                    raise EOFError
-                self.received = iter(self.frames.feed(data))
-            except (OSError, EOFError, ValueError, RecursionError) as error:
-                self.gone = True
-                raise ProgramGone from error
-        return reply
-
-    def each(self, requests: Sequence[Any]) -> Iterator[dict[str, Any]]:
-        """Replies to the requests, in their order, as they come."""
-        self.send({"each": requests})
-        for _ in requests:
-            yield self.receive()
+        while not self.received:
+            if self.gone:
+                raise ProgramGone
+            self.collect(None)
+        self.asked -= 1
+        return self.received.popleft()
 
 
 class Slot:
@@ -153,7 +177,7 @@ class RunnerClient:
 
     def start(self, code: str, prelude: str, program: bool, entry_point: str = "") -> Program:
         """A program that is being loaded; its first reply says whether it could be, entry point included."""
-        slot = next(slot for slot in self.slots if slot.free)
+        slot = next(slot for slot in self.slots if slot.free)  # the caller sees to it that there is one
         self.slots.remove(slot)
         self.slots.append(slot)
         slot.free = False

@@ -54,12 +54,14 @@ class Inbox:
     def __init__(self, descriptor: int) -> None:
         self.descriptor, self.frames = descriptor, Frames()
         self.messages: deque[dict[str, Any]] = deque()
+        self.closed = False
 
     def collect(self, wait: bool) -> bool:
         """Read what has come; with `wait`, at least something. False where the other end has closed."""
         while wait or select.select([self.descriptor], [], [], 0)[0]:
             data = os.read(self.descriptor, READ_SIZE)
             if not data:
+                self.closed = True
                 return False
             self.messages.extend(self.frames.feed(data))
             wait = wait and not self.messages

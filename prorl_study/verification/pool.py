@@ -29,7 +29,7 @@ from prorl_study.verification.limits import Limits
 from prorl_study.verification.walls import ISOLATIONS, REMEDY, find_bwrap
 
 DEFAULT_LIMITS = Limits()
-WINDOW = 4
+WINDOW = 16
 """Items in a worker's hands at once: enough to hide the round trip. Those behind a slow item are given to
 idle workers."""
 SLOW_SECONDS = 0.1

@@ -26,9 +26,8 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice, takewhile
 from typing import Any
 
 from prorl_study.domains import DOMAINS, Domain, Problem, Verdict
@@ -51,8 +50,9 @@ from prorl_study.verification.processes import (
     usage,
 )
 
-FOLLOWER_BYTES = 20_000
-"""A longer item is handed to a fork when its turn comes; three shorter ones always fit into the pipe."""
+PIPE_BYTES = 60_000
+"""Items that a fork has not answered yet are no longer than this together, but for the first: then they fit
+into the pipe, and writing to it never waits."""
 TICK_SECONDS = 0.02
 """How often a running item's CPU time and processes are counted; a cheap item ends before the first."""
 RUNNER_GRACE_SECONDS = 10.0
@@ -75,9 +75,9 @@ def verdict(status: str, reason: str, **more: Any) -> dict[str, Any]:
 # --- in the fork ---------------------------------------------------------------------------------
 
 
-def judge(item: dict[str, Any]) -> Generator[None, None, dict[str, Any]]:
-    """Run the domain's verifier, in a fork only; yields while it waits for a program, and returns the reply.
-    Whatever escapes from it becomes `crashed`."""
+def judge(item: dict[str, Any]) -> Generator[programs.Program | programs.Wait, None, dict[str, Any]]:
+    """Run the domain's verifier, in a fork only; yields what it waits for and returns the reply. Whatever
+    escapes from the verifier becomes `crashed`."""
     started = time.process_time()
     try:
         domain, question = DOMAINS[item["problem"]["domain"]], Problem(**item["problem"])
@@ -107,27 +107,60 @@ class Judgement:
     """One item on its way through `judge`."""
 
     def __init__(self, item: dict[str, Any]) -> None:
-        self.steps, self.taken = judge(item), 0
+        self.steps = judge(item)
+        self.waits_for: programs.Program | programs.Wait | None = None
         self.reply: dict[str, Any] | None = None
         self.go_on()
 
     def go_on(self) -> None:
-        """Up to the next wait, if there is one: first for the program, then for the report of its end."""
-        self.taken += 1
+        """Up to where it waits next, or to its reply."""
         try:
-            next(self.steps)
+            self.waits_for = next(self.steps)
         except StopIteration as end:
-            self.reply = end.value
+            self.waits_for, self.reply = None, end.value
 
-    @property
-    def runs(self) -> bool:
-        """Whether it occupies a runner."""
-        return self.taken == 1 and self.reply is None
 
-    def finish(self) -> dict[str, Any]:
-        while self.reply is None:
-            self.go_on()
-        return self.reply
+class Judgements:
+    """Those that a fork has begun, in the order of their items. Programs run side by side, one on each
+    runner; whichever has its answers goes on first, and replies are given in order."""
+
+    def __init__(self, inbox: Inbox, runners: int, limits: Limits) -> None:
+        self.inbox, self.runners, self.limits = inbox, runners, limits
+        self.begun = deque[Judgement]()
+
+    def replies(self) -> Iterator[dict[str, Any]]:
+        """Until the worker closes the channel."""
+        while self.advance():
+            while self.begun and self.begun[0].reply is not None:
+                yield self.begun.popleft().reply
+
+    def advance(self) -> bool:
+        """One step of one judgement; False at the end."""
+        running = [each for each in self.begun if isinstance(each.waits_for, programs.Program)]
+        free = len(running) < self.runners
+        if free and (again := self.first(programs.Wait.RUNNER)):
+            again.go_on()
+        elif free and (item := self.inbox.next(wait=not self.begun)) is not None:
+            allow_cpu(self.limits)
+            self.begun.append(Judgement(item))
+        elif ending := self.first(programs.Wait.REPORT):
+            ending.go_on()
+        elif ready := next((each for each in running if each.waits_for.has_answered()), None):
+            ready.go_on()
+        elif running and not self.inbox.closed:
+            poll = select.poll()
+            for each in running:
+                poll.register(each.waits_for.channel, select.POLLIN)
+                poll.register(each.waits_for.slot.control, select.POLLIN)
+            if free:
+                poll.register(self.inbox.descriptor, select.POLLIN)
+            poll.poll()
+        else:
+            return False
+        return True
+
+    def first(self, wait: programs.Wait) -> Judgement | None:
+        return next((each for each in self.begun if each.waits_for is wait), None)
 
 
 def serve(
@@ -165,27 +198,10 @@ def serve(
         fresh.enter_throwaway_fork()
     random.seed(0)
     me = os.getpid()
-    inbox, begun = Inbox(requests), deque[Judgement]()
-    while True:
-        busy = sum(each.runs for each in begun) == len(runners)
-        if not busy and (item := inbox.next(wait=not begun)) is not None:
-            allow_cpu(limits)
-            begun.append(Judgement(item))
-        elif not begun:
+    for reply in Judgements(Inbox(requests), len(runners), limits).replies():
+        if os.getpid() != me:  # a copy that an evaluated answer made of its process
             return
-        elif begun[0].runs:
-            begun[0].go_on()  # to the end of its program: while that is cleared up, another can begin
-        else:
-            oldest = begun.popleft()
-            if oldest.reply is None:
-                oldest.go_on()
-            if oldest.reply is None:  # its program runs once more, when nothing else does
-                for other in begun:
-                    other.finish()
-            reply = oldest.finish()
-            if os.getpid() != me:  # a copy that an evaluated answer made of its process
-                return
-            write_all(replies, nonce + pack(reply))
+        write_all(replies, nonce + pack(reply))
 
 
 # --- in the worker -------------------------------------------------------------------------------
@@ -349,11 +365,13 @@ class Worker:
             return []
         self.collect(wait=False)
 
-        def may_follow(other: dict[str, Any]) -> bool:
-            runs_code, known = DOMAINS[other["domain"]].runs_code, other["item"] in self.forgotten
-            return runs_code and not known and len(other["body"]) < FOLLOWER_BYTES
-
-        return list(takewhile(may_follow, islice(self.waiting, len(self.runners))))
+        found, room = [], PIPE_BYTES - len(item["body"])
+        for other in self.waiting:
+            room -= len(other["body"])
+            if room < 0 or not DOMAINS[other["domain"]].runs_code or other["item"] in self.forgotten:
+                break
+            found.append(other)
+        return found
 
     def warm_up(self, domain: Domain) -> None:
         """Import the domain's scorers once, here, by judging an embedded problem's own solution.
