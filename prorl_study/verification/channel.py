@@ -40,7 +40,7 @@ class Frames:
                 raise ValueError(f"a message of {length} bytes")
             if len(self.buffer) < LENGTH.size + length:
                 break
-            message = json.loads(self.buffer[LENGTH.size : LENGTH.size + length])
+            message = json.loads(self.buffer[LENGTH.size : LENGTH.size + length].decode("ascii"))
             if not isinstance(message, dict):
                 raise ValueError("a message that is no JSON object")
             messages.append(message)

@@ -90,10 +90,11 @@ def end_children() -> float:
         if os.getpid() == 1:  # behind walls: one signal to all, which no fork bomb outruns
             with suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)
-        for pid in doomed:
-            for kill in (os.killpg, os.kill):  # whoever called setsid has a group of its own number
-                with suppress(ProcessLookupError):
-                    kill(pid, signal.SIGKILL)
+        else:
+            for pid in doomed:
+                for kill in (os.killpg, os.kill):  # whoever called setsid has a group of its own number
+                    with suppress(ProcessLookupError):
+                        kill(pid, signal.SIGKILL)
         for pid in doomed:
             with suppress(ChildProcessError):
                 spent = os.wait4(pid, 0)[2]

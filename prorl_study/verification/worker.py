@@ -197,6 +197,7 @@ def serve(
     if once:
         fresh.enter_throwaway_fork()
     random.seed(0)
+    gc.set_threshold(50_000)  # parsing an answer makes thousands of objects and hardly a cycle
     me = os.getpid()
     for reply in Judgements(Inbox(requests), len(runners), limits).replies():
         if os.getpid() != me:  # a copy that an evaluated answer made of its process
