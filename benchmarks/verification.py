@@ -21,7 +21,7 @@ from prorl_study.domains import DOMAINS, Problem
 from prorl_study.verification import VerificationPool
 
 ITEMS = 512
-ROUNDS = 3
+ROUNDS = 5
 
 Item = tuple[Problem, str]
 

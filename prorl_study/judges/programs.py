@@ -64,7 +64,7 @@ class Program:
         for descriptor in (channel, slot.control):
             self.poll.register(descriptor, select.POLLIN)
         self.frames, self.received = Frames(REPLY_BYTES), deque[dict[str, Any]]()
-        self.asked = 1  # its first reply says whether it could be loaded
+        self.asked, self.heard = 1, False  # its first reply says whether it could be loaded
         self.gone = False
 
     def __enter__(self) -> Program:
@@ -104,6 +104,10 @@ class Program:
                 raise EOFError
             if ready:
                 self.received.extend(self.frames.feed(data))
+            if self.received and not self.heard:
+                self.heard = True
+                if "raised" in self.received[0]:
+                    self.asked = 1  # what cannot be loaded answers nothing else
         except (OSError, EOFError, ValueError, RecursionError):
             self.gone = True
         return bool(ready)
