@@ -26,7 +26,7 @@ from typing import Any
 
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
-from prorl_study.files import digests
+from prorl_study.files import code_digests
 from prorl_study.params import BaseModelParams, build
 
 END, USER, ASSISTANT, PAD = "<|end|>", "<|user|>", "<|assistant|>", "<|pad|>"
@@ -47,14 +47,13 @@ CONTEXT_TOKENS = 512
 """Positions of the embedded model; prompts and responses stay far below."""
 
 
-PACKAGE = Path(__file__).parent
-DETERMINING = ("domains/*.py", "base_model.py", "optimizers.py")
-"""Code that the base depends on: an old state must not be continued by other code."""
-
-
 def fingerprint(params: BaseModelParams, seed: int) -> str:
     """Sixteen hex digits that change with everything that determines the base model."""
-    parts = {"params": asdict(params), "seed": seed, "code": digests(PACKAGE, DETERMINING)}
+    parts = {
+        "params": asdict(params),
+        "seed": seed,
+        "code": code_digests("domains/*.py", "base_model.py", "optimizers.py"),
+    }
     return "base-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from prorl_study.domains.problem import Problem
 from prorl_study.errors import StudyError
-from prorl_study.files import digests
+from prorl_study.files import VERDICT_CODE, code_digests, digests
 from prorl_study.params import EvaluationParams
 from prorl_study.paths import Workspace
 from prorl_study.problems import load_problems
@@ -32,8 +32,6 @@ _PROBLEM = ("domain", "task", "difficulty", "open_ended")
 SPLITS = ("train", "validation", "test", "hard", "ood")
 TRAIN_PROBLEMS = 20
 """Per domain, of the training split: enough to see memorisation, without sampling all of it."""
-DETERMINING = ("domains/*.py", "judges/*", "verification/*.py", "sampling.py", "rollout.py")
-"""Code that samples and their verdicts depend on."""
 _KEYS = ["model", "split", "setting", "problem"]
 
 
@@ -107,7 +105,7 @@ def evaluate_model(
     """
     from prorl_study import sampling  # here, so that recomputing results needs no torch
 
-    identity = [digests(Path(model_path)), digests(Path(__file__).parent, DETERMINING)]
+    identity = [digests(Path(model_path)), code_digests(*VERDICT_CODE, "sampling.py", "rollout.py")]
     loaded: list[Any] = []
     used: list[Path] = []
 

@@ -30,6 +30,22 @@ def digests(folder: Path, patterns: Sequence[str] = ("**/*",)) -> dict[str, str]
     return {path.relative_to(folder).as_posix(): digest(path) for path in sorted(found)}
 
 
+VERDICT_CODE = (
+    "domains/*.py",
+    "judges/*",
+    "verification/candidate.py",
+    "verification/limits.py",
+    "verification/plain.py",
+)
+"""Code that decides what a verdict says. How it is brought about, behind which walls and by which messages,
+is left out: it may change without anything that rests on verdicts being made anew."""
+
+
+def code_digests(*patterns: str) -> dict[str, str]:
+    """`digests` of this package's own files: what was made by other code must not be continued."""
+    return digests(Path(__file__).parent, patterns)
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a `log.jsonl`, none where there is no file; a last line that a kill cut is dropped."""
     if not path.is_file():

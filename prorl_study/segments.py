@@ -24,25 +24,14 @@ import pandas as pd
 
 from prorl_study.domains.problem import Problem
 from prorl_study.errors import StudyError
-from prorl_study.files import digests, read_log
+from prorl_study.files import VERDICT_CODE, code_digests, digests, read_log
 from prorl_study.params import SegmentParams, TrainParams, build
 
 STATE_FILE = "study_state.json"
 """Written last into a checkpoint: its existence means that the checkpoint is complete."""
 
-PACKAGE = Path(__file__).parent
-DETERMINING = (
-    "domains/*.py",
-    "judges/*",
-    "verification/*.py",
-    "recipe.py",
-    "rollout.py",
-    "sampling.py",
-    "segments.py",
-    "streams.py",
-    "trainer.py",
-)
-"""Code that a run depends on: an old state must not be continued by other code."""
+DETERMINING = ("recipe.py", "rollout.py", "sampling.py", "segments.py", "streams.py", "trainer.py")
+"""Code that a run depends on besides that of verdicts."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,7 @@ def fingerprint(train: TrainParams, segment: SegmentParams, seed: int, problems:
         "seed": seed,
         "problems": digests(problems, ["*.parquet"]),
         "previous": digests(previous),
-        "code": digests(PACKAGE, DETERMINING),
+        "code": code_digests(*VERDICT_CODE, *DETERMINING),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

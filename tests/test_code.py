@@ -181,7 +181,10 @@ def test_code_that_changes_its_input_changes_neither_problem_nor_later_tests(jud
     assert json.dumps(problem.checks) == before
 
 
-def test_layout_does_not_split_votes():
+def test_neither_layout_nor_a_docstring_splits_votes():
+    described = fenced('def f(x):\n    """Double it."""\n    return x * 2')
+    assert code.extract(described, False) == RIGHT
+    assert code.extract(fenced('def f(x):\n    """Nothing."""'), False) == "def f(x):\n    pass"
     wide = fenced("def f( x ):\n        # twice\n        return (x*2)")
     assert code.extract(wide, False) == code.extract(fenced(RIGHT), False) == RIGHT
     assert code.extract(fenced("def f(x: 1"), False) == "def f(x: 1"

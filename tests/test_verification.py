@@ -231,6 +231,33 @@ def test_sleeping_program_meets_the_wall_limit():
     assert [v.status for v in found] == ["timeout", "correct"]
 
 
+def test_judge_that_ends_while_other_programs_run_costs_only_its_own_item():
+    asserts = {"right": ["assert f(1) == 1"], "wrong": ["assert f(1) == 2"],
+               "ends": ["assert f(1) == 1", "raise SystemExit"],
+               "lost": ["assert f(1) == 1", "1 / 0"]}  # fmt: skip
+    status = {"right": "correct", "wrong": "wrong", "ends": "crashed", "lost": "partial"}
+    kinds = [kind for n in range(6) for kind in ("right", "ends", "wrong", "lost", "right")[: n + 1]]
+    batch = [
+        (
+            Problem(domain="code", checks={"asserts": asserts[kind]}),
+            f"```python\ndef f(x): return x # {n}\n```",
+        )
+        for n, kind in enumerate(kinds)
+    ]
+    with VerificationPool(workers=1, limits=SHORT) as opened:
+        assert [v.status for v in opened.verify(batch)] == [status[kind] for kind in kinds]
+        assert opened.stats.restarted == 0
+
+
+def test_programs_behind_one_that_sleeps_get_their_own_verdicts():
+    sleeps = "```python\nimport time\ndef f(x):\n    time.sleep(0.5 * (x == 3))\n    return x\n```"
+    quick = [f"```python\ndef f(x): return x + {n}\n```" for n in (0, 1, 0, 2, 0, 3, 4)]
+    problem = Problem(domain="code", checks={"entry_point": "f", "tests": [[[x], x] for x in range(6)]})
+    with VerificationPool(workers=1, limits=SHORT) as opened:
+        found = opened.verify([(problem, text) for text in (sleeps, *quick, sleeps + " ")])
+    assert [v.solved for v in found] == [True, True, False, True, False, True, False, False, True]
+
+
 def test_oversized_completion_is_refused_though_it_holds_the_right_answer(pool):
     judged = pool.stats.judged
     assert pool.verify([(CODE, " " * SHORT.answer_chars + RIGHT)])[0].status == "refused"

@@ -11,7 +11,8 @@ those forks do; `channel` and `plain` are the messages between them, `limits` wh
 Covered: see `walls` (files, network, privileges), `runner` and `worker` (CPU time, wall time, memory,
 processes, open files, output; nothing of one program reaches the next; verdicts cannot be forged, since
 expected outputs and the judge are in other processes behind other walls). Not covered: holes in the kernel;
-side channels such as timing; a program that kills its own runner costs a restart, a fraction of a second.
+side channels such as timing. Without walls (`isolation: process`) a program can also read what its user may,
+and kill its own runner, which costs a restart.
 """
 
 from __future__ import annotations

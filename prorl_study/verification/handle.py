@@ -27,13 +27,15 @@ from typing import IO, Any
 import prorl_study
 from prorl_study.domains import Problem, Verdict
 from prorl_study.verification.channel import Frames
-from prorl_study.verification.limits import FOLDER_PREFIX, Limits
+from prorl_study.verification.limits import Limits
 from prorl_study.verification.processes import tasks_of_user
 from prorl_study.verification.walls import SCRATCH, behind_walls, system_call_filter
 
 CLOSE_SECONDS = 3.0
 RUNNERS = 2
 """Per worker; see `prorl_study.judges.programs.RunnerClient`."""
+FOLDER_PREFIX = "prorl-verification-"
+"""How the name of the folder begins that a worker without walls has for itself."""
 MARK = "PRORL_VERIFICATION_WORKER"
 """Variable in the environment of a worker and all that it starts, by which leftovers are found."""
 
@@ -91,7 +93,8 @@ class Job:
     lenient: bool
     number: int = -1
     """Another one each time that it is handed to a worker."""
-    deaths: int = 0
+    suspect: bool = False
+    """Whether a worker ended with it in its hands."""
     verdict: Verdict | None = None
 
     @property

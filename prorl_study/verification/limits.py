@@ -6,9 +6,6 @@ from dataclasses import asdict, dataclass
 
 from prorl_study.errors import StudyError
 
-FOLDER_PREFIX = "prorl-verification-"
-"""How the name of a worker's own folder begins; nothing that is called otherwise is ever removed."""
-
 
 @dataclass(frozen=True)
 class Limits:

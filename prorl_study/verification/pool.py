@@ -30,8 +30,8 @@ from prorl_study.verification.walls import ISOLATIONS, REMEDY, find_bwrap
 
 DEFAULT_LIMITS = Limits()
 WINDOW = 16
-"""Items in a worker's hands at once: enough to hide the round trip. Those behind a slow item are given to
-idle workers."""
+"""Items in a worker's hands at once: enough to hide the round trip, and to go on behind a slow program. Those
+behind a slow item are given to idle workers."""
 SLOW_SECONDS = 0.1
 """So long must a worker have been at one item until the others in its hands are given away."""
 START_SECONDS = 120.0
@@ -51,7 +51,7 @@ class Stats:
     restarted: int = 0
     """Workers replaced because they died, fell silent or could not start."""
     alone: int = 0
-    """Items judged a second time, alone, since the wall clock had ended them."""
+    """Items judged a second time, alone, since the wall clock or the end of their worker had ended them."""
 
 
 class VerificationPool:
@@ -176,8 +176,8 @@ class VerificationPool:
         try:
             self._run(deque(jobs))
             for job in jobs:
-                if job.verdict.backstop:
-                    # A busy machine may have been the cause: again, with nothing else being judged.
+                if job.verdict is None or job.verdict.backstop:
+                    # Another item, or a busy machine, may have been the cause: again, with nothing beside it.
                     self.stats.alone += 1
                     self._run(deque([job]))
         except BaseException:  # also Ctrl-C: half-judged items must not answer a later batch
@@ -187,7 +187,7 @@ class VerificationPool:
             raise
 
     def _run(self, waiting: deque[Job]) -> None:
-        """Until every waiting job has a verdict."""
+        """Until every waiting job has a verdict, or has lost its worker."""
         while waiting or any(worker.jobs for worker in self._workers):
             self._hand_out(waiting)
             with selectors.DefaultSelector() as selector:
@@ -280,11 +280,9 @@ class VerificationPool:
         patience = self.limits.wall_seconds + SILENCE_SECONDS if worker.ready else START_SECONDS
         return time.monotonic() - worker.heard > patience
 
-    def _replace(self, worker: WorkerHandle, waiting: dict[bool, deque[Job]]) -> None:
-        """Stop a worker that is of no use any more, start another, and queue its items again.
-
-        Items are judged in order, so the first without a verdict is the one that it died of: it gets one
-        more attempt, then it is `crashed`. The others are innocent.
+    def _replace(self, worker: WorkerHandle, waiting: deque[Job]) -> None:
+        """Stop a worker that is of no use any more and start another. Any item in its hands may have been the
+        cause: each is judged again, alone and after all others, and is `crashed` if that ends a worker too.
         """
         failed = bool(worker.complaint) or not worker.ready
         self._restart(worker)
@@ -295,10 +293,10 @@ class VerificationPool:
             self._failed_starts = 0
             remedy = f"repair the environment; if its walls cannot be built, {REMEDY}"
             raise StudyError(f"verification workers cannot start: {worker.complaint}; {remedy}.")
-        if worker.jobs and not failed:
-            guilty = worker.jobs[0]
-            guilty.deaths += 1
-            if guilty.deaths > 1:
-                guilty.verdict = Verdict(0.0, False, "crashed", "ended its worker twice")
-                worker.jobs.popleft()
-        waiting.extendleft(reversed(worker.jobs))
+        if failed:
+            waiting.extendleft(reversed(worker.jobs))
+            return
+        for job in worker.jobs:
+            if job.suspect:
+                job.verdict = Verdict(0.0, False, "crashed", "ended its worker twice")
+            job.suspect = True

@@ -5,7 +5,7 @@ behind walls) is single-threaded, has the scorers imported and never touches mod
 judge: a standing fork serves many items, so that a hanging or crashing item costs one fork (milliseconds),
 not a worker (a second of imports); where a scorer would evaluate the answer as code, the item gets a fork of
 its own (`prorl_study.judges.fresh`). Model-written programs are run by neither, but by forks of two *runners*
-(`runner`), which stand behind other walls, take turns and know no expected output.
+(`runner`), which stand behind other walls and know no expected output; one program runs on each.
 
 Covered: CPU time, wall time, memory, processes, open files and file size of a fork; no inherited
 descriptors, standard streams on /dev/null, a scrubbed environment; leftovers are killed even where they left
@@ -351,9 +351,10 @@ class Worker:
         while self.collect(wait=not self.waiting):
             while self.waiting:
                 item = self.waiting.popleft()
-                if item["item"] not in self.forgotten or self.has(item):
+                forgotten = item["item"] in self.forgotten
+                self.forgotten.discard(item["item"])
+                if not forgotten or self.has(item):
                     return item
-                self.forgotten.remove(item["item"])
         return None
 
     def has(self, item: dict[str, Any]) -> bool:
