@@ -32,7 +32,10 @@ def digests(folder: Path, patterns: Sequence[str] = ("**/*",)) -> dict[str, str]
 
 VERDICT_CODE = (
     "domains/*.py",
-    "judges/*",
+    "judges/code.py",
+    "judges/instructions.py",
+    "judges/latex.py",
+    "judges/reasoning_gym*",
     "verification/candidate.py",
     "verification/limits.py",
     "verification/plain.py",
