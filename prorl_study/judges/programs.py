@@ -72,8 +72,6 @@ class Program:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
         self.slot.end(self)
-        if kind not in (None, ProgramGone):
-            self.report()  # or the next program's judge would find it
         return kind is ProgramGone
 
     def report(self) -> Report:
@@ -95,20 +93,22 @@ class Program:
 
     def collect(self, milliseconds: int | None) -> bool:
         """Take in what has come within that time; False where nothing has."""
-        ready = {descriptor for descriptor, _ in self.poll.poll(milliseconds)}
+        over = self.number in self.slot.reports
+        ready = {descriptor for descriptor, _ in self.poll.poll(0 if over else milliseconds)}
         try:
-            # A word from the runner, or its end, is the program's end, though a daemon hold the channel.
-            if ready and self.channel.fileno() not in ready:
-                raise EOFError
-            if ready and not (data := self.channel.recv(READ_SIZE)):
-                raise EOFError
-            if ready:
+            if self.channel.fileno() in ready:
+                if not (data := self.channel.recv(READ_SIZE)):
+                    raise EOFError
                 self.received.extend(self.frames.feed(data))
+            elif over:  # a word from the runner is the program's end, though a daemon hold the channel
+                raise EOFError
+            elif ready:
+                self.slot.take_in()
             if self.received and not self.heard:
                 self.heard = True
                 if "raised" in self.received[0]:
                     self.asked = 1  # what cannot be loaded answers nothing else
-        except (OSError, EOFError, ValueError, RecursionError):
+        except (OSError, EOFError, ValueError, RecursionError, RunnerGone):
             self.gone = True
         return bool(ready)
 
@@ -133,8 +133,10 @@ class Slot:
 
     def __init__(self, descriptor: int) -> None:
         self.control = socket.socket(fileno=descriptor)
+        self.reports: dict[str, Report] = {}
         self.spare, self.free = self.prepare("reset", "reset"), True
-        self.report("reset")  # what stands before it was said to an earlier judge
+        self.report("reset")
+        self.reports.clear()  # what came before it was said to an earlier judge
 
     def command(self, descriptors: Sequence[int] = (), **message: str) -> None:
         try:
@@ -142,18 +144,31 @@ class Slot:
         except OSError as error:
             raise RunnerGone from error
 
+    def take_in(self) -> None:
+        """Wait for a report and keep it."""
+        try:
+            data = self.control.recv(REPORT_BYTES)
+        except OSError as error:
+            raise RunnerGone from error
+        if not data:
+            raise RunnerGone
+        report = json.loads(data)
+        self.reports[report["id"]] = Report(report["why"], report["cpu"])
+
+    def has_report(self, number: str) -> bool:
+        """Whether `report` would not wait."""
+        try:
+            while number not in self.reports and select.select([self.control], [], [], 0)[0]:
+                self.take_in()
+        except RunnerGone:
+            return True  # `report` raises it where the judgement can deal with it
+        return number in self.reports
+
     def report(self, number: str) -> Report:
-        """Wait for what the runner says about this program; earlier ones are of no interest any more."""
-        while True:
-            try:
-                data = self.control.recv(REPORT_BYTES)
-            except OSError as error:
-                raise RunnerGone from error
-            if not data:
-                raise RunnerGone
-            report = json.loads(data)
-            if report["id"] == number:
-                return Report(report["why"], report["cpu"])
+        """Wait for what the runner says about this program."""
+        while number not in self.reports:
+            self.take_in()
+        return self.reports.pop(number)
 
     def prepare(self, do: str, number: str) -> Program:
         """Send the command that ends the program `number`, and have a fork made that waits for its task."""
@@ -172,8 +187,7 @@ class Slot:
 
 class RunnerClient:
     """Starts programs on runners that take turns: while a program runs on one, another clears up after the
-    program before and forks for the next, or runs it already. No more run at a time than there are runners,
-    and reports must be taken in the order in which programs were started.
+    program before and forks for the next, or runs it already. No more run at a time than there are runners.
     """
 
     def __init__(self, descriptors: Sequence[int]) -> None:

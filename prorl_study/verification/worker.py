@@ -26,7 +26,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -109,6 +109,8 @@ class Judgement:
     def __init__(self, item: dict[str, Any]) -> None:
         self.steps = judge(item)
         self.waits_for: programs.Program | programs.Wait | None = None
+        self.program: programs.Program | None = None
+        """The last that it waited for, where a report about it is still to come."""
         self.reply: dict[str, Any] | None = None
         self.go_on()
 
@@ -118,6 +120,21 @@ class Judgement:
             self.waits_for = next(self.steps)
         except StopIteration as end:
             self.waits_for, self.reply = None, end.value
+        if self.waits_for is not programs.Wait.REPORT:
+            self.program = self.waits_for if isinstance(self.waits_for, programs.Program) else None
+
+    @property
+    def runs(self) -> bool:
+        """Whether its program occupies a runner."""
+        return isinstance(self.waits_for, programs.Program)
+
+    def can_go_on(self) -> bool:
+        """Whether what it waits for is there."""
+        if self.program is None:
+            return self.waits_for is programs.Wait.REPORT
+        if self.runs:
+            return self.program.has_answered()
+        return self.program.slot.has_report(self.program.number)
 
 
 class Judgements:
@@ -136,31 +153,34 @@ class Judgements:
 
     def advance(self) -> bool:
         """One step of one judgement; False at the end."""
-        running = [each for each in self.begun if isinstance(each.waits_for, programs.Program)]
-        free = len(running) < self.runners
-        if free and (again := self.first(programs.Wait.RUNNER)):
+        free = sum(each.runs for each in self.begun) < self.runners
+        if free and (again := self.first(lambda each: each.waits_for is programs.Wait.RUNNER)):
             again.go_on()
         elif free and (item := self.inbox.next(wait=not self.begun)) is not None:
             allow_cpu(self.limits)
             self.begun.append(Judgement(item))
-        elif ending := self.first(programs.Wait.REPORT):
-            ending.go_on()
-        elif ready := next((each for each in running if each.waits_for.has_answered()), None):
+        elif ready := self.first(Judgement.can_go_on):
             ready.go_on()
-        elif running and not self.inbox.closed:
-            poll = select.poll()
-            for each in running:
-                poll.register(each.waits_for.channel, select.POLLIN)
-                poll.register(each.waits_for.slot.control, select.POLLIN)
-            if free:
-                poll.register(self.inbox.descriptor, select.POLLIN)
-            poll.poll()
+        elif self.begun and not self.inbox.closed:
+            self.wait(free)
         else:
             return False
         return True
 
-    def first(self, wait: programs.Wait) -> Judgement | None:
-        return next((each for each in self.begun if each.waits_for is wait), None)
+    def first(self, holds: Callable[[Judgement], bool]) -> Judgement | None:
+        return next((each for each in self.begun if holds(each)), None)
+
+    def wait(self, free: bool) -> None:
+        """For a program, a report, or, where a runner is free, another item."""
+        poll = select.poll()
+        for each in self.begun:
+            if each.runs:
+                poll.register(each.program.channel, select.POLLIN)
+            if each.program is not None:
+                poll.register(each.program.slot.control, select.POLLIN)
+        if free:
+            poll.register(self.inbox.descriptor, select.POLLIN)
+        poll.poll()
 
 
 def serve(
