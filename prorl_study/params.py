@@ -212,8 +212,87 @@ class VerificationParams:
     """Pairs of processes that judge answers."""
 
 
+@dataclass(frozen=True)
+class BoundaryParams:
+    """How far few models are sampled on few problems."""
+
+    boundary_samples: int
+    """Samples per problem and temperature (paper: 256)."""
+    boundary_problems: int
+    """Open-ended problems per domain and split (`test`, `hard`)."""
+
+    def __post_init__(self) -> None:
+        _positive(self, *asdict(self))
+
+
+@dataclass(frozen=True)
+class PowerParams:
+    """What the sizes of experiments are reckoned with, before there are several seeds to measure it by."""
+
+    seed_sd: list[float]
+    """Assumed standard deviations of one arm's score between training seeds, points, shown side by side."""
+    n_seeds: int
+    """Training seeds per arm that are planned."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "n_seeds")
+
+
+@dataclass(frozen=True)
+class AuditParams:
+    """How many answers the sample browser shows."""
+
+    pairs_per_domain: int
+    """Problems per domain whose answers by base and trained model stand side by side."""
+    audit_per_domain: int
+    """Full-score answers per domain that are drawn uniformly."""
+    audit_per_rule: int
+    """Full-score answers per domain and rule that are drawn among those it marks."""
+
+    def __post_init__(self) -> None:
+        _positive(self, *asdict(self))
+
+
+FAMILIES = ("primary", "estimate")
+
+
+@dataclass(frozen=True)
+class ClaimParams:
+    """How one claim is looked at; fixed before the runs that it judges."""
+
+    claim: str
+    """Its id in `prorl_study.claims`."""
+    family: str
+    """`primary`: one of the few that are corrected together; `estimate`: an interval that stands alone."""
+    measure: str
+    """What is measured; above zero means as the claim says."""
+    test: str
+    """Where the interval, and for a primary claim the p-value, comes from."""
+    margin: float
+    """In `unit`: an interval inside plus or minus this is called no effect."""
+    unit: str
+
+    def __post_init__(self) -> None:
+        _positive(self, "margin")
+        if self.family not in FAMILIES:
+            raise StudyError(
+                f"claim {self.claim}: family={self.family!r} must be one of {', '.join(FAMILIES)}; "
+                "change it under `claims` in params.yaml."
+            )
+
+
 Section = TypeVar(
-    "Section", DataParams, BaseModelParams, TrainParams, SegmentParams, EvaluationParams, VerificationParams
+    "Section",
+    DataParams,
+    BaseModelParams,
+    TrainParams,
+    SegmentParams,
+    EvaluationParams,
+    VerificationParams,
+    BoundaryParams,
+    PowerParams,
+    AuditParams,
+    ClaimParams,
 )
 
 
@@ -261,6 +340,10 @@ class Params:
     train: TrainParams
     segments: dict[str, SegmentParams]
     evaluation: EvaluationParams
+    boundary: BoundaryParams
+    power: PowerParams
+    audit: AuditParams
+    claims: dict[str, ClaimParams]
     verification: VerificationParams
 
 
@@ -269,6 +352,9 @@ SECTIONS = {
     "base_model": BaseModelParams,
     "train": TrainParams,
     "evaluation": EvaluationParams,
+    "boundary": BoundaryParams,
+    "power": PowerParams,
+    "audit": AuditParams,
     "verification": VerificationParams,
 }
 
@@ -286,7 +372,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 def load(path: Path) -> Params:
     """`params.yaml` as typed parameters. Raises StudyError for an unknown, missing or ill-typed key."""
     raw = load_yaml(path)
-    known = ["profile", "seed", "segments", *SECTIONS]
+    known = ["profile", "seed", "segments", "claims", *SECTIONS]
     unknown, missing = sorted(set(raw) - set(known)), sorted(set(known) - set(raw))
     if unknown:
         raise StudyError(f"{path.name}: no such section: {', '.join(unknown)}; known: {', '.join(known)}.")
@@ -305,4 +391,18 @@ def load(path: Path) -> Params:
                 f"{', '.join(sorted(seen))}; list segments in the order in which they run."
             )
         seen.add(segment.segment)
-    return Params(profile=raw["profile"], seed=raw["seed"], segments=segments, **sections)
+    return Params(
+        profile=raw["profile"],
+        seed=raw["seed"],
+        segments=segments,
+        claims=claim_params(raw["claims"], path.name),
+        **sections,
+    )
+
+
+def claim_params(raw: Mapping[str, Any], where: str) -> dict[str, ClaimParams]:
+    """The section `claims`, by id. Raises StudyError as `build` does."""
+    return {
+        name: build(ClaimParams, {"claim": name, **values}, f"{where}, claims.{name}")
+        for name, values in raw.items()
+    }

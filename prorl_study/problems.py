@@ -82,7 +82,7 @@ def prompt_text(problem: Problem) -> str:
     return "\n".join(message["content"] for message in problem.prompt)
 
 
-def _generate_domain(seed: int, name: str, counts: Mapping[str, int]) -> dict[str, list[Problem]]:
+def generate_domain(seed: int, name: str, counts: Mapping[str, int]) -> dict[str, list[Problem]]:
     """The splits of one domain; an index whose prompt was used before is skipped.
 
     Raises StudyError where the domain runs out of distinct prompts.
@@ -111,7 +111,7 @@ def _generate_domain(seed: int, name: str, counts: Mapping[str, int]) -> dict[st
 def _write_domain(folder: Path, seed: int, name: str, counts: Mapping[str, int]) -> dict[str, str]:
     """Write one domain's files; returns the SHA-256 of each file's uncompressed content."""
     hashes = {}
-    for split, problems in _generate_domain(seed, name, counts).items():
+    for split, problems in generate_domain(seed, name, counts).items():
         lines = (json.dumps(asdict(problem), ensure_ascii=False, sort_keys=True) for problem in problems)
         content = "".join(f"{line}\n" for line in lines).encode()
         path = snapshot_file(folder, name, split)

@@ -6,6 +6,7 @@ never in a page or a result, so that those are equal whenever the study is. No s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ from typing import Any
 import psutil
 
 from prorl_study.files import digest
+from prorl_study.params import load_yaml
 
 LIBRARIES = ("torch", "transformers", "trl", "datasets", "math-verify", "reasoning-gym", "if-verifiable")
 """What decides the numbers, beside the study's own code."""
@@ -32,6 +34,12 @@ SAMPLE_SECONDS = 1.0
 def library_versions() -> dict[str, str]:
     """Installed versions of the libraries that decide the study's numbers, without build tags."""
     return {name: version(name).split("+")[0] for name in LIBRARIES}
+
+
+def claims_hash(params_file: Path) -> str:
+    """SHA-256 of the section `claims`, comments and order apart: what was fixed before a run."""
+    section = load_yaml(params_file).get("claims", {})
+    return hashlib.sha256(json.dumps(section, sort_keys=True).encode()).hexdigest()
 
 
 def git_commit(root: Path) -> str:
@@ -113,6 +121,7 @@ def run_card(stage: str, results: Path, params_file: Path) -> Iterator[None]:
         "versions": library_versions(),
         "commit": git_commit(params_file.parent),
         "params_sha256": digest(params_file),
+        "claims_sha256": claims_hash(params_file),
     }
     path = results / "run_cards" / f"{stage}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

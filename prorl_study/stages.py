@@ -31,6 +31,7 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
+    "paper": Stage("05_paper.ipynb", (), "results/paper.json"),
     "data": Stage("10_data.ipynb", ("data", "evaluation", "verification"), "artifacts/problems"),
     "base_model": Stage("20_base_model.ipynb", ("base_model", "evaluation", "verification"), "models/base"),
     "train": Stage(
@@ -39,7 +40,12 @@ STAGES: dict[str, Stage] = {
     "benchmarks": Stage(
         "50_benchmarks.ipynb", ("evaluation", "segments", "verification"), "results/benchmarks.json"
     ),
-    "claims": Stage("60_claims.ipynb", ("evaluation", "segments"), "results/claims.json"),
+    "boundary": Stage(
+        "52_boundary.ipynb", ("evaluation", "boundary", "segments", "verification"), "results/boundary.json"
+    ),
+    "power": Stage("55_power.ipynb", ("power", "segments", "claims"), "results/power.json"),
+    "claims": Stage("60_claims.ipynb", ("segments", "claims"), "results/claims.json"),
+    "samples": Stage("70_samples.ipynb", ("audit", "evaluation", "segments"), "results/audit.json"),
 }
 """In the order in which they run. `train` runs once per segment; `segment` is that one's parameters."""
 
@@ -69,6 +75,11 @@ def stage_values(stage: str, params: Params, segment: str | None) -> dict[str, A
             values |= asdict(params.segments[str(segment)])
         elif section == "segments":
             values["segments"] = list(params.segments)
+        elif section == "claims":
+            values["claim_tests"] = {
+                name: {key: value for key, value in asdict(claim).items() if key != "claim"}
+                for name, claim in params.claims.items()
+            }
         else:
             values |= asdict(getattr(params, section))
     return values

@@ -71,6 +71,18 @@ def wide(
     )
 
 
+def sliced(
+    frame: pd.DataFrame, by: str, heading: str, caption: str, models: Sequence[str], with_domain: bool = True
+) -> HTML:
+    """A table of `benchmarks.slices`: strict success in percent with its interval, a column per model."""
+    frame = frame[frame.model.isin(models)].copy()
+    frame["solved"] = with_interval(frame, "strict", "ci_low", "ci_high", scale=100)
+    keys = [*(["domain"] if with_domain else []), by, "n_problems"]
+    wide_frame = frame.set_index([*keys, "model"]).solved.unstack(sort=False).reset_index()
+    headings = {"domain": "domain", by: heading, "n_problems": "problems", **{name: name for name in models}}
+    return table(wide_frame, caption, {key: headings[key] for key in headings if key in wide_frame})
+
+
 def table(
     frame: pd.DataFrame,
     caption: str,

@@ -1,31 +1,41 @@
 """Verdicts come from intervals, keep to five wordings and stay honest when there is nothing to see."""
 
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from synthetic import random_counts
 
-from prorl_study import benchmarks, claims, evaluation, files
+from prorl_study import benchmarks, claims, evaluation, files, params, provenance
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
 from prorl_study.paper import load_paper
 from prorl_study.statistics import Interval, bootstrap_mean
 
-WORDINGS = re.compile(r"seen here|opposite here|no effect larger than \S+ \w+|undecided|not run")
+ROOT = Path(__file__).parents[1]
+FIXED = params.load(ROOT / "params.yaml").claims
+UNIT = r"[\d.e+-]+ [a-z ]+"
+WORDINGS = re.compile(
+    rf"seen here|opposite here|no effect larger than {UNIT}|undecided( \(could have seen {UNIT}\))?|not run"
+)
 
 
 def results(base=0.3, trained=0.7, entropy=None, **options):
-    table = random_counts({"base": base, "s3": trained}, **options)
+    return from_counts(random_counts({"base": base, "s3": trained}, **options), entropy)
+
+
+def from_counts(table, entropy=None):
     gains = benchmarks.gains(table, load_paper(), "s3", seed=3, resamples=200)
     train = None if entropy is None else pd.DataFrame({"entropy": entropy})
     return claims.Results(table, gains, train)
 
 
 def verdicts(found):
-    return {row["id"]: row["verdict"] for row in claims.judge_claims(found)}
+    return {row["id"]: row["verdict"] for row in claims.judge_claims(found, FIXED)}
 
 
 @pytest.mark.parametrize(
@@ -36,8 +46,8 @@ def verdicts(found):
         ((-5, -9, -1), "opposite here"),
         ((0, -1.5, 1.9), "no effect larger than 2 points"),
         ((0, 0, 0), "no effect larger than 2 points"),
-        ((0.5, -1, 3), "undecided"),
-        ((5, 0, 9), "undecided"),
+        ((0.5, -1, 3), "undecided (could have seen 2.0 points)"),
+        ((5, 0, 9), "undecided (could have seen 4.5 points)"),
     ],
 )
 def test_verdict_follows_from_the_interval(interval, expected):
@@ -60,7 +70,7 @@ def test_under_a_true_null_a_claim_is_seen_in_about_2_and_a_half_percent():
 
 
 def test_claim_ids_are_unique_and_every_verdict_keeps_to_the_wordings():
-    rows = claims.judge_claims(results(entropy=[0.5] * 40))
+    rows = claims.judge_claims(results(entropy=[0.5] * 40), FIXED)
     assert len({row["id"] for row in rows}) == len(rows) == len(claims.CLAIMS)
     assert all(WORDINGS.fullmatch(row["verdict"]) for row in rows)
     assert all(row["statement"] and row["source"] and row["measure"] for row in rows)
@@ -106,7 +116,8 @@ def test_one_rising_domain_is_not_two():
 
 def test_few_problems_without_any_success_show_nothing():
     found = verdicts(results(-1.0, -1.0, per_domain=20))
-    assert found["gain-math"] == found["boundary-math"] == "undecided"
+    assert found["gain-math"] == "undecided (could have seen 15.0 points)"  # 3 of 20
+    assert found["boundary-math"].startswith("undecided")
     assert verdicts(results(-1.0, -1.0, per_domain=200))["gain-math"] == "no effect larger than 2 points"
 
 
@@ -138,7 +149,7 @@ def test_results_are_read_from_files_in_order_of_segments(tmp_path):
     read = claims.Results.load(tmp_path)
     assert read.train.entropy.tolist() == [1, 1, 2, 2, 10, 10]
     table = replace(found, train=read.train)
-    assert claims.judge_claims(read) == claims.judge_claims(table)
+    assert claims.judge_claims(read, FIXED) == claims.judge_claims(table, FIXED)
 
 
 def test_missing_gains_are_named_with_their_stage(tmp_path):
@@ -159,9 +170,98 @@ def test_paper_gains_of_section_3_match_the_tables_and_know_their_source():
 
 
 def test_summary_counts_every_claim_once_and_names_those_that_were_not_seen():
-    rows = claims.judge_claims(results())
+    rows = claims.judge_claims(results(), FIXED)
     text = claims.summary(rows)
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     assert numbers[0] == sum(numbers[1:]) == len(rows)
     named = re.findall(r"[a-z][a-z-]+", " ".join(re.findall(r"\((.*?)\)", text)))
     assert sorted(named) == sorted(row["id"] for row in rows if row["verdict"] != "seen here")
+
+
+def test_each_value_on_the_claims_page_is_the_one_that_the_committed_counts_give():
+    committed = json.loads((ROOT / "results" / "claims.json").read_text())
+    again = claims.judge_claims(claims.Results.load(ROOT / "results"), FIXED)
+    assert [row["id"] for row in committed] == [row["id"] for row in again]
+    assert json.loads(json.dumps(again)) == committed
+
+
+def test_committed_evidence_was_made_after_its_claims_were_fixed():
+    wanted = provenance.claims_hash(ROOT / "params.yaml")
+    for stage in ("benchmarks", "boundary", "claims"):
+        card = json.loads((ROOT / "results" / "run_cards" / f"{stage}.json").read_text())
+        assert card["claims_sha256"] == wanted, (
+            f"{stage} was run under other claims: dvc repro --force {stage}"
+        )
+
+
+def test_exchanging_base_and_trained_flips_the_sign_of_every_gain():
+    table = random_counts({"base": 0.2, "s3": 0.6})
+    table = table[table.setting.isin(["sampled", "greedy"])]
+    exchanged = table.assign(model=table.model.map({"base": "s3", "s3": "base"}))
+    gains = [
+        benchmarks.gains(frame, load_paper(), "s3", seed=3, resamples=200) for frame in (table, exchanged)
+    ]
+    for before, after in zip(*gains, strict=True):
+        assert before["gain"] == -after["gain"] != 0
+        assert before["gain_ci_low"] == pytest.approx(-after["gain_ci_high"], abs=1e-3)
+        assert before["gain_over_training_free"] * after["gain_over_training_free"] < 0
+
+
+def test_a_model_against_itself_gives_no_finding():
+    rng = np.random.default_rng(5)
+    for seed in range(8):  # once with the same samples, then with others of the same model
+        table = random_counts({"base": 0.4}, seed=seed, n=32)
+        twin = table.assign(model="s3")
+        if seed:
+            rate = (table.solved + 1) / (table.n + 2)
+            table = table.assign(solved=rng.binomial(table.n, rate))
+            twin = twin.assign(solved=rng.binomial(twin.n, rate))
+            table["lenient_solved"], twin["lenient_solved"] = table.solved, twin.solved
+        found = verdicts(from_counts(pd.concat([table, twin], ignore_index=True)))
+        assert found["gain-overall"] not in ("seen here", "opposite here")
+        if seed == 0:
+            assert not {"seen here", "opposite here"} & {
+                word for name, word in found.items() if name != "no-domain-sacrificed"
+            }
+
+
+def test_primary_claims_are_corrected_together_and_count_what_has_not_run():
+    rows = {row["id"]: row for row in claims.judge_claims(results(0.3, 0.5), FIXED)}
+    primary = [row for row in rows.values() if row["primary"]]
+    assert len(primary) == 5 and list(rows)[:5] == [row["id"] for row in primary]
+    alone = claims.gain_overall(results(0.3, 0.5), 0.95)
+    assert rows["gain-overall"]["p_adjusted"] == pytest.approx(min(1.0, 5 * alone.p), abs=1e-6)
+    wide = rows["gain-overall"]["ci_high"] - rows["gain-overall"]["ci_low"]
+    assert wide > alone.interval.high - alone.interval.low
+    assert [row["verdict"] for row in primary if row["id"] != "gain-overall"] == ["not run"] * 4
+
+
+def test_a_claim_without_its_entry_in_params_is_named():
+    with pytest.raises(StudyError, match="params.yaml, claims: entropy"):
+        claims.judge_claims(results(), {name: test for name, test in FIXED.items() if name != "entropy"})
+
+
+def test_logic_is_called_the_largest_gain_only_where_it_is():
+    table = random_counts({"base": 0.1, "s3": 0.5}, per_domain=100)
+    after = (table.model == "s3") & (table.split == "test") & (table.setting == "sampled")
+    for domain, word in (("logic", "seen here"), ("math", "opposite here")):
+        chosen = table.copy()
+        rows = after & (chosen.domain == domain)
+        chosen.loc[rows, ["solved", "lenient_solved"]] = chosen.loc[rows, ["n", "n"]].to_numpy()
+        assert verdicts(from_counts(chosen))["logic-largest"] == word
+
+
+def test_one_domain_that_falls_is_a_sacrifice():
+    assert verdicts(results(0.3, 0.6))["no-domain-sacrificed"] == "seen here"
+    table = random_counts({"base": 0.4, "s3": 0.6}, per_domain=100)
+    rows = (table.model == "s3") & (table.domain == "stem")
+    table.loc[rows, "solved"] = 0
+    assert verdicts(from_counts(table))["no-domain-sacrificed"] == "opposite here"
+
+
+def test_sentences_hold_the_numbers_of_their_row_and_no_other():
+    for row in claims.judge_claims(results(entropy=[0.5] * 40), FIXED):
+        assert row["sentence"].startswith(row["verdict"].capitalize())
+        if row["value"] is not None:
+            digits = 1 if row["unit"] == "points" else 3
+            assert f"{row['value']:+.{digits}f} {row['unit']}" in row["sentence"]

@@ -154,9 +154,10 @@ def test_plan_shows_last_measured_costs(project: Path, capsys: pytest.CaptureFix
     assert cli.main(["plan"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == [
-        "data", "base_model", "train_s1", "train_s2", "train_s3", "benchmarks", "claims"
+        "paper", "data", "base_model", "train_s1", "train_s2", "train_s3", "benchmarks", "boundary", "power",
+        "claims", "samples"
     ]  # fmt: skip
-    assert lines[4].split() == ["train_s2", "612.5", "1830", "2025-06-01T10:00:00Z"]
+    assert lines[5].split() == ["train_s2", "612.5", "1830", "2025-06-01T10:00:00Z"]
     assert lines[1].endswith("not yet")
 
 
@@ -179,3 +180,22 @@ def test_preflight_passes_here_and_names_what_is_missing(tmp_path: Path) -> None
     assert old.startswith("Python 3.10 is outside >=3.11,<3.15")
     bare = preflight.missing(tmp_path, find=lambda name: None)
     assert len(bare) == 2 and "python3." in bare[0] and "ensurepip is missing" in bare[1]
+
+
+def test_power_prints_what_the_planned_sizes_detect_and_names_missing_counts(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no counts" in refused(capsys, "power")
+    shutil.copytree(ROOT / "results" / "counts", project / "results" / "counts")
+    assert cli.main(["power"]) == 0
+    printed = capsys.readouterr().out
+    study = params.load(project / "params.yaml")
+    assert f"{study.power.n_seeds} seeds" in printed
+    assert all(name in printed for name in ("gain-overall", "full-recipe", "gain-math"))
+
+
+def test_evaluate_says_in_one_sentence_which_model_it_cannot_find(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = refused(capsys, "evaluate", "no/such/model", "--benchmarks", "test")
+    assert "no/such/model" in sentence and sentence.count("\n") <= 1

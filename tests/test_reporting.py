@@ -16,7 +16,7 @@ import pytest
 from prorl_study import reporting
 from prorl_study.errors import StudyError
 from prorl_study.paths import Workspace
-from prorl_study.provenance import run_card
+from prorl_study.provenance import claims_hash, run_card
 from prorl_study.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -189,6 +189,7 @@ def test_run_card_counts_the_memory_of_child_processes(project: Path) -> None:
     card = json.loads((project / "results" / "run_cards" / "base_model.json").read_text())
     assert card["peak_memory_mb"] > megabytes
     assert 3 <= card["seconds"] < 60
+    assert card["claims_sha256"] == claims_hash(project / "params.yaml")
     assert card["host"]["cores"] == len(os.sched_getaffinity(0)) and card["versions"]["torch"]
 
 
@@ -200,3 +201,12 @@ def test_failed_run_keeps_the_card_of_the_last_success(project: Path) -> None:
     with pytest.raises(StudyError), run_card("data", project / "results", project / "params.yaml"):
         raise StudyError("stopped.")
     assert card.read_bytes() == before
+
+
+def test_hash_of_the_claims_follows_their_values_and_neither_comments_nor_order(project: Path) -> None:
+    file = project / "params.yaml"
+    before, text = claims_hash(file), file.read_text()
+    file.write_text(text + "# a comment\n")
+    assert claims_hash(file) == before
+    file.write_text(text.replace("    margin: 2.0\n", "    margin: 3.0\n", 1))
+    assert claims_hash(file) != before
