@@ -113,13 +113,13 @@ def test_profile_that_makes_invalid_parameters_changes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "trian"], "no such stage: trian; known: data, base_model, train"),
+        (["run", "trian"], "no such stage: trian; known: paper, data, base_model, train"),
         (["run", "data", "--segment", "s1"], "stage data has no segments"),
         (["run", "train"], "stage train needs --segment with one of s1, s2, s3"),
         (["run", "train", "--segment", "s9"], "no such segment: s9"),
         (["run", "data", "--set", "seed"], "--set seed: must be NAME=VALUE"),
         (["run", "data"], "notebooks/10_data.ipynb is missing"),
-        (["index"], "reports/10_data.html is missing; make it with `dvc repro data`"),
+        (["index"], "reports/05_paper.html is missing; make it with `dvc repro paper`"),
     ],
 )
 def test_wrong_use_is_one_sentence(
