@@ -172,9 +172,10 @@ def test_index_names_the_missing_page_and_the_page_without_a_finding(project: Pa
 
 
 def test_upstream_is_run_in_a_scratch_folder_and_only_named_in_the_project(project: Path) -> None:
-    cell = "from pathlib import Path\nPath(workspace, 'artifacts/problems').mkdir(parents=True)"
-    write_notebook(project / "notebooks" / STAGES["data"].notebook, cell)
-    with pytest.raises(StudyError, match="artifacts/problems is missing; make it with `dvc repro data`"):
+    for stage in ("paper", "data"):
+        cell = f"from pathlib import Path\nPath(workspace, '{STAGES[stage].product}').mkdir(parents=True)"
+        write_notebook(project / "notebooks" / STAGES[stage].notebook, cell)
+    with pytest.raises(StudyError, match="results/paper.json is missing; make it with `dvc repro paper`"):
         reporting.ensure_upstream(Workspace.open("."), "base_model")
     reporting.ensure_upstream(Workspace.open(".scratch"), "base_model")
     assert (project / ".scratch" / "artifacts" / "problems").is_dir()
