@@ -6,9 +6,10 @@ where the standard deviations come from, and which claim needs which size (`powe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from math import asin, isfinite, pi, sin, sqrt
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -42,8 +43,14 @@ def standard_error(sd_problems: float, n_problems: int, sd_seeds: float, n_seeds
     if sd_problems == sd_seeds == 0:
         raise StudyError("sd_problems=0 and sd_seeds=0 leave nothing that varies; give one of them.")
     parts = [(sd**2 / n, n - 1) for sd, n in ((sd_problems, n_problems), (sd_seeds, n_seeds)) if sd > 0]
+    variance, df = _satterthwaite(parts)
+    return sqrt(variance), df
+
+
+def _satterthwaite(parts: Sequence[tuple[Any, int]]) -> tuple[Any, Any]:
+    """Sum of the parts' variances (numbers, or arrays of one shape) and its degrees of freedom."""
     variance = sum(part for part, _ in parts)
-    return sqrt(variance), variance**2 / sum(part**2 / df for part, df in parts)
+    return variance, variance**2 / sum(part**2 / df for part, df in parts)
 
 
 def detectable(
@@ -160,8 +167,7 @@ def simulated_power(
         seeds = rng.normal(0, sd_seeds, (studies, n_seeds))
         parts.append((seeds.var(axis=1, ddof=1) / n_seeds, n_seeds - 1))
         estimate = estimate + seeds.mean(axis=1)
-    variance = sum(part for part, _ in parts)
-    df = variance**2 / sum(part**2 / freedom for part, freedom in parts)
+    variance, df = _satterthwaite(parts)
     return float(np.mean(np.abs(estimate) > scipy.stats.t.isf(alpha / 2, df) * np.sqrt(variance)))
 
 
