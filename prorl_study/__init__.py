@@ -2,7 +2,7 @@
 
 The package never knows of notebooks, and imports run one way:
 paths, params -> domains, judges -> verification -> problems -> trainer, segments -> sampling, evaluation
--> statistics -> claims -> figures, reporting.
+-> statistics -> measures, claims -> figures, reporting.
 """
 
 __version__ = "0.1.0"

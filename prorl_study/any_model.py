@@ -21,9 +21,10 @@ from prorl_study import model_source, params
 from prorl_study.benchmarks import benchmark_rows
 from prorl_study.domains import Problem
 from prorl_study.errors import StudyError
-from prorl_study.evaluation import counts, fingerprint, judge, write_parquet
+from prorl_study.evaluation import counts, judge
 from prorl_study.files import VERDICT_CODE, code_digests, write_json
 from prorl_study.paths import project_root
+from prorl_study.pieces import Pieces, fingerprint, write_parquet
 from prorl_study.problem_source import BENCHMARKS, Benchmarks, check_problems, load_benchmarks
 
 BACKENDS = ("transformers", "vllm")
@@ -80,23 +81,19 @@ def evaluate(
     check_problems(benchmarks, pool)
     module = {"transformers": sampling, "vllm": sampling_vllm}[backend]
     identity = [source.files, code_digests(*VERDICT_CODE, *BACKEND_CODE[backend]), backend, dtype, name, seed]
-    loaded: list[Any] = []  # the model, once something is to be sampled
+    if backend == "vllm":
+        finished = Pieces(out / ".pieces", sampling_vllm.load, source.path, dtype, context)
+    else:
+        finished = Pieces(out / ".pieces", model_source.load_model, source, dtype)
 
-    def draw(piece: Piece) -> pd.DataFrame:
-        if not loaded:
-            if backend == "vllm":
-                loaded.append(sampling_vllm.load(source.path, dtype, context))
-            else:
-                loaded.append(model_source.load_model(source, dtype))
+    def draw(loaded: Any, piece: Piece) -> pd.DataFrame:
         sampler = sampling.Sampler(piece.temperature, top_p, max_tokens, batch_tokens)
         place = (name, piece.split, piece.setting)
         label = " ".join(place) + (f" from problem {piece.start + 1}" if piece.start else "")
         if piece.start:
             place += (piece.start,)  # the first piece has the pipeline's seed
         own_seed = int(fingerprint(seed, *place), 16) % 2**31
-        answers = module.sample(
-            loaded[0], tokenizer, piece.problems, piece.n, sampler, own_seed, progress=label
-        )
+        answers = module.sample(loaded, tokenizer, piece.problems, piece.n, sampler, own_seed, progress=label)
         return judge(piece.problems, answers, pool).assign(
             model=name,
             split=piece.split,
@@ -109,23 +106,20 @@ def evaluate(
             revision=source.revision,
         )
 
-    paths = []
+    frames = []
     for piece in pieces(benchmarks, samples, temperature, max(1, piece_tokens // max_tokens)):
         key = fingerprint(
             identity, [p.row() for p in piece.problems], piece[:-1], top_p, max_tokens, batch_tokens
         )
-        paths.append(out / ".pieces" / f"{key}.parquet")
-        if not paths[-1].is_file():
-            write_parquet(draw(piece), paths[-1])
-    drawn = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+        frames.append(finished.get(key, draw, piece))
+    drawn = pd.concat(frames, ignore_index=True)
     table = counts(drawn, samples)
     rows = benchmark_rows(table, seed, resamples)
     write_parquet(drawn, out / "samples.parquet")
     table.to_csv(out / "counts.csv", index=False, lineterminator="\n")
     write_json(rows, out / "benchmarks.json")
     write_json(_card(source, backend, dtype, benchmarks, drawn), out / "settings.json")
-    for stale in set((out / ".pieces").glob("*.parquet")) - set(paths):
-        stale.unlink()  # of another model or setting
+    finished.remove_stale()
     return rows
 
 

@@ -25,6 +25,7 @@ from prorl_study.errors import StudyError
 from prorl_study.statistics import (
     Interval,
     bootstrap_mean,
+    expanded_level,
     named_rng,
     paired_bootstrap,
     pass_at_k,
@@ -41,7 +42,7 @@ FEW = 16
 DIMINISH, PLATEAU, SUSTAINED, UNCLEAR = "diminish", "plateau", "sustained", "unclear"
 
 
-def _cell(counts: pd.DataFrame, model: str, setting: str, domain: str) -> pd.DataFrame:
+def cell(counts: pd.DataFrame, model: str, setting: str, domain: str) -> pd.DataFrame:
     """One model's counts of a domain, indexed and sorted by problem, so that two models pair up."""
     mask = (counts.model == model) & (counts.setting == setting) & (counts.domain == domain)
     return counts[mask].set_index("problem").sort_index()
@@ -68,22 +69,22 @@ def curves(counts: pd.DataFrame, seed: int, resamples: int, column: str = "solve
     rows = []
     for setting, domain in _cells(counts):
         for model in dict.fromkeys(counts.model):
-            cell = _cell(counts, model, setting, domain)
-            for k in doubling(int(cell.n.min())):
+            table = cell(counts, model, setting, domain)
+            for k in doubling(int(table.n.min())):
                 rng = named_rng(seed, "boundary", "curve", setting, domain)
-                band = bootstrap_mean(pass_at_k(cell.n, cell[column], k), rng, resamples)
+                band = bootstrap_mean(pass_at_k(table.n, table[column], k), rng, resamples)
                 rows.append(
                     {
                         "model": model,
                         "setting": setting,
-                        "temperature": float(cell.temperature.iloc[0]),
+                        "temperature": float(table.temperature.iloc[0]),
                         "domain": domain,
                         "k": k,
                         "value": round(band.value, 6),
                         "ci_low": round(band.low, 6),
                         "ci_high": round(band.high, 6),
-                        "n_problems": len(cell),
-                        "n_samples": int(cell.n.min()),
+                        "n_problems": len(table),
+                        "n_samples": int(table.n.min()),
                     }
                 )
     return rows
@@ -140,12 +141,12 @@ def crossings(counts: pd.DataFrame, models: Sequence[str]) -> list[dict[str, Any
     for setting, domain in _cells(counts):
         for split in SPLITS:
             part = counts[counts.split == split]
-            before = _cell(part, base, setting, domain)
+            before = cell(part, base, setting, domain)
             if before.empty:
                 continue
             where = {"setting": setting, "domain": domain, "split": split, "before": base}
             for name in later:
-                after = _paired(before, _cell(part, name, setting, domain), base, name)
+                after = _paired(before, cell(part, name, setting, domain), base, name)
                 rows.append({**where, "after": name, **crossing(before, after)})
             first = pd.DataFrame({"n": before.first_n, "solved": before.first_solved})
             second = pd.DataFrame({"n": before.n, "solved": before.solved}) - first
@@ -201,9 +202,9 @@ def regimes(counts: pd.DataFrame, models: Sequence[str], seed: int, resamples: i
     base, final = models[0], models[-1]
     rows = []
     for setting, domain in _cells(counts):
-        before = _cell(counts, base, setting, domain)
-        cells = {n: _paired(before, _cell(counts, n, setting, domain), base, n) for n in models}
-        largest = doubling(int(min(cell.n.min() for cell in cells.values())))[-1]
+        before = cell(counts, base, setting, domain)
+        cells = {n: _paired(before, cell(counts, n, setting, domain), base, n) for n in models}
+        largest = doubling(int(min(table.n.min() for table in cells.values())))[-1]
         pairs = {"first": (1, base), "boundary": (largest, base)}
         if len(models) > 2:
             pairs["later"] = (largest, models[1])
@@ -222,7 +223,7 @@ def regimes(counts: pd.DataFrame, models: Sequence[str], seed: int, resamples: i
 
 
 def slope(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, resamples: int) -> Interval | None:
-    """Least-squares slope of `y` on `x` over problems, with a 95 % percentile bootstrap interval.
+    """Least-squares slope of `y` on `x` over problems, with a 95 % bootstrap interval (expanded percentiles).
 
     A resample in which all `x` are equal counts as slope 0; None where that holds for the data themselves.
     """
@@ -240,6 +241,7 @@ def slope(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, resamples: int
         fit,
         paired=True,
         n_resamples=resamples,
+        confidence_level=expanded_level(0.95, len(x)),
         method="percentile",
         batch=max(1, 2_000_000 // len(x)),
         rng=rng,
@@ -283,7 +285,7 @@ def slopes(counts: pd.DataFrame, models: Sequence[str], seed: int, resamples: in
     rows = []
     for setting in dict.fromkeys(counts.setting):
         own = [domain for found, domain in _cells(counts) if found == setting]
-        pairs = {d: (_cell(counts, base, setting, d), _cell(counts, final, setting, d)) for d in own}
+        pairs = {d: (cell(counts, base, setting, d), cell(counts, final, setting, d)) for d in own}
         together = tuple(pd.concat(list(side)) for side in zip(*pairs.values(), strict=True))
         for domain, (before, after) in {**pairs, "all": together}.items():
             after = _paired(before, after, base, final)

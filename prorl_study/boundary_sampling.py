@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from prorl_study.domains import DOMAINS, Problem
 from prorl_study.errors import StudyError
-from prorl_study.evaluation import fingerprint, read_counts, write_parquet
+from prorl_study.evaluation import read_counts
 from prorl_study.files import VERDICT_CODE, code_digests, digests
 from prorl_study.params import EvaluationParams
 from prorl_study.paths import Workspace
+from prorl_study.pieces import Pieces, fingerprint
 from prorl_study.problems import load_problems
 from prorl_study.statistics import named_rng
 
@@ -66,36 +67,32 @@ def sample_counts(
     settings: EvaluationParams,
     seed: int,
     pool: Any,
-    work_dir: Path,
-    used: set[Path],
+    finished: Pieces,
 ) -> pd.DataFrame:
     """One row per problem (see `deep_sampling.tally`) of `n` samples of one model at one temperature.
 
-    Works in pieces of `PIECE` problems, kept in `work_dir/<name>` under a hash of model, problems, sampler,
-    seed and judging code: after a kill the next call goes on behind the last finished piece. `used` gathers
-    the pieces' paths.
+    Works in pieces of `PIECE` problems, kept in `finished` under a hash of model, problems, sampler, seed and
+    judging code: after a kill the next call goes on behind the last finished piece.
     """
     from prorl_study import deep_sampling, sampling  # here, so that recomputing results needs no torch
 
     sampler = sampling.Sampler(temperature, settings.top_p, settings.max_tokens, settings.batch_tokens)
     code = code_digests(*VERDICT_CODE, "sampling.py", "deep_sampling.py", "rollout.py")
     identity = [digests(Path(model_path)), code, sampler, n, seed]
-    loaded: list[Any] = []
+
+    def draw(loaded: Any, piece: Sequence[Problem]) -> pd.DataFrame:
+        rng = named_rng(seed, "boundary", name, f"{temperature:g}", *(p.id for p in piece))
+        draws = deep_sampling.sample_distinct(*loaded, piece, n, sampler, rng)
+        table = pd.DataFrame(deep_sampling.tally(piece, draws, pool))
+        table.insert(0, "model", name)
+        table.insert(1, "temperature", temperature)
+        return table
+
     tables = []
     pieces = [problems[start : start + PIECE] for start in range(0, len(problems), PIECE)]
     for piece in tqdm(pieces, desc=f"{name} T={temperature:g}, {n} samples", unit="piece"):
-        path = work_dir / name / f"{fingerprint(identity, [p.row() for p in piece])}.parquet"
-        used.add(path)
-        if not path.is_file():
-            if not loaded:
-                loaded.extend(sampling.load(Path(model_path)))
-            rng = named_rng(seed, "boundary", name, f"{temperature:g}", *(p.id for p in piece))
-            draws = deep_sampling.sample_distinct(*loaded, piece, n, sampler, rng)
-            table = pd.DataFrame(deep_sampling.tally(piece, draws, pool))
-            table.insert(0, "model", name)
-            table.insert(1, "temperature", temperature)
-            write_parquet(table, path)
-        tables.append(pd.read_parquet(path))
+        key = fingerprint(identity, [p.row() for p in piece])
+        tables.append(finished.get(key, draw, piece))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -134,6 +131,8 @@ def measure(
     them and are sampled here (`settings.samples` each) where not. Raises StudyError where a model, a split or
     those counts are missing.
     """
+    from prorl_study import sampling  # here, so that recomputing results needs no torch
+
     if samples < 4:
         raise StudyError(f"boundary_samples={samples} must be at least 4; change it in params.yaml.")
     names = [
@@ -148,20 +147,19 @@ def measure(
     counts = []
     for name in names:
         path = ws.require(ws.model(name), "base_model" if name == "base" else "train")
-        work, used = ws.work / "boundary", set[Path]()
+        finished = Pieces(ws.work / "boundary" / name, sampling.load, path)
         for t in candidates:
             if t not in set(known[known.model == name].temperature):
                 table = sample_counts(
-                    name, path, validation, t, settings.samples, settings, seed, pool, work, used
+                    name, path, validation, t, settings.samples, settings, seed, pool, finished
                 )
                 temperatures.append(temperature_rows(table))
         best = best_temperature(pd.concat(temperatures), name, settings.eval_temperature)
         for setting, t in ((SHARED, settings.eval_temperature), (BEST, best)):
-            table = sample_counts(name, path, chosen, t, samples, settings, seed, pool, work, used)
+            table = sample_counts(name, path, chosen, t, samples, settings, seed, pool, finished)
             table.insert(1, "setting", setting)
             counts.append(table)
-        for stale in set((work / name).glob("*.parquet")) - used:
-            stale.unlink()  # pieces of an earlier model or setting
+        finished.remove_stale()
     rows = pd.concat(temperatures).sort_values(["model", "temperature", "domain"], ignore_index=True)
     return pd.concat(counts, ignore_index=True), rows
 

@@ -9,9 +9,6 @@ Left out: how completions are drawn (`sampling`) and what is right (`domains`).
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +21,7 @@ from prorl_study.errors import StudyError
 from prorl_study.files import VERDICT_CODE, code_digests, digests
 from prorl_study.params import EvaluationParams
 from prorl_study.paths import Workspace
+from prorl_study.pieces import Pieces, fingerprint, write_parquet
 from prorl_study.problems import load_problems
 
 TUNED = "tuned_"
@@ -72,18 +70,6 @@ def judge(problems: Sequence[Problem], samples: Sequence[Sequence[Any]], pool: A
     return pd.DataFrame(rows)
 
 
-def fingerprint(*parts: Any) -> str:
-    """Hash of all that a piece of samples depends on, so that no stale piece is ever reused."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    frame.to_parquet(partial, index=False)
-    os.replace(partial, path)  # a file under its final name is complete
-
-
 def evaluate_model(
     name: str,
     model_path: Path,
@@ -106,27 +92,19 @@ def evaluate_model(
     from prorl_study import sampling  # here, so that recomputing results needs no torch
 
     identity = [digests(Path(model_path)), code_digests(*VERDICT_CODE, "sampling.py", "rollout.py")]
-    loaded: list[Any] = []
-    used: list[Path] = []
+    finished = Pieces(Path(work_dir) / name, sampling.load, Path(model_path))
 
     def piece(split: str, setting: str, problems: Sequence[Problem], temperature: float, n: int):
         sampler = sampling.Sampler(temperature, settings.top_p, settings.max_tokens, settings.batch_tokens)
         rows = [problem.row() for problem in problems]
         key = fingerprint(identity, split, setting, rows, sampler, n, seed)
-        path = Path(work_dir) / name / f"{key}.parquet"
-        used.append(path)
-        if not path.is_file():
-            draw(path, split, setting, problems, sampler, n)
-        return pd.read_parquet(path)
+        return finished.get(key, draw, split, setting, problems, sampler, n)
 
-    def draw(path: Path, split: str, setting: str, problems: Sequence[Problem], sampler: Any, n: int) -> None:
-        if not loaded:
-            loaded.extend(sampling.load(Path(model_path)))
+    def draw(loaded: Any, split: str, setting: str, problems: Sequence[Problem], sampler: Any, n: int):
         own_seed = int(fingerprint(seed, name, split, setting), 16) % 2**31
         label = f"{name} {split} {setting}"
         samples = sampling.sample(*loaded, problems, n, sampler, own_seed, progress=label)
-        frame = judge(problems, samples, pool)
-        frame = frame.assign(
+        return judge(problems, samples, pool).assign(
             model=name,
             split=split,
             setting=setting,
@@ -135,7 +113,6 @@ def evaluate_model(
             max_tokens=sampler.max_tokens,
             seed=seed,
         )
-        write_parquet(frame, path)
 
     frames = []
     for split, problems in problems_by_split.items():
@@ -155,8 +132,7 @@ def evaluate_model(
                 frames.append(piece("test", setting, problems, temperature, settings.samples))
     samples = pd.concat(frames, ignore_index=True)
     write_parquet(samples, Path(samples_dir) / f"{name}.parquet")
-    for path in set((Path(work_dir) / name).glob("*.parquet")) - set(used):
-        path.unlink()  # pieces of an earlier model or setting
+    finished.remove_stale()
     return samples
 
 

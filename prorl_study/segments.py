@@ -212,7 +212,8 @@ def _watch(trainer, config: SegmentConfig, validation, sampler, pool, work: Path
         model.eval()
         samples = sample(model, trainer.processing_class, validation, 1, sampler, config.seed + step)
         model.train()
-        verdicts = pool.verify([(p, s[0].text) for p, s in zip(validation, samples, strict=True)])
+        answered = [(p, s[0].text) for p, s in zip(validation, samples, strict=True)]
+        verdicts = pool.verify(answered, answers=False)
         scores: dict[str, list[float]] = {}
         for problem, verdict in zip(validation, verdicts, strict=True):
             scores.setdefault(problem.domain, []).append(verdict.score)

@@ -37,9 +37,9 @@ GENERATE_FIELDS = 8
 
 
 class Judge(Protocol):
-    """What the trainer asks of verification: verdicts in the order of the items."""
+    """What the trainer asks of verification: verdicts in the order of the items, without answers to vote."""
 
-    def verify(self, items: Sequence[tuple[Problem, str]], lenient: bool = False) -> list[Verdict]: ...
+    def verify(self, items: Sequence[tuple[Problem, str]], *, answers: bool) -> list[Verdict]: ...
 
 
 @dataclass
@@ -128,7 +128,7 @@ class ProRLTrainer(GRPOTrainer):
     def _verified_reward(self, prompts, completions, problem_id, **kwargs) -> list[float]:
         texts = [completion[-1]["content"] for completion in completions]
         problems = [self._problem_of[i] for i in problem_id]
-        verdicts = self.judge.verify(list(zip(problems, texts, strict=True)))
+        verdicts = self.judge.verify(list(zip(problems, texts, strict=True)), answers=False)
         if self.model.training:
             for i in range(0, len(problems), self.num_generations):
                 self._count(Group(problems[i], [], verdicts[i : i + self.num_generations]))
@@ -282,7 +282,7 @@ class ProRLTrainer(GRPOTrainer):
         output = super()._generate([problem.prompt for problem in rows])
         assert len(output) == GENERATE_FIELDS, f"TRL's _generate returned {len(output)} fields"
         texts = [completion[-1]["content"] for completion in output[3]]
-        verdicts = self.judge.verify(list(zip(rows, texts, strict=True)))
+        verdicts = self.judge.verify(list(zip(rows, texts, strict=True)), answers=False)
         return [
             Group(
                 problem=problem,

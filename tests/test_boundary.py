@@ -532,7 +532,7 @@ def test_split_samples_take_the_artifact_out_of_the_slope():
         rate = rng.uniform(0.3, 0.5, 60)
         gain = rng.uniform(0.0, 0.4, 60)
         counts = planted({"base": rate, "s2": rate + gain}, n=256, seed=rng.integers(2**32))
-        pair = [boundary._cell(counts, name, SHARED, "math") for name in ("base", "s2")]
+        pair = [boundary.cell(counts, name, SHARED, "math") for name in ("base", "s2")]
         result = boundary.gain_against_base(*pair, samples=16, rng=rng, resamples=200)
         covered += result["split"].low <= 0 <= result["split"].high
         for way, values in found.items():

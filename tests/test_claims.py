@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from synthetic import random_counts
 
-from prorl_study import benchmarks, claims, evaluation, files, params, provenance
+from prorl_study import benchmarks, claims, evaluation, files, measures, params, provenance
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
 from prorl_study.paper import load_paper
@@ -31,7 +31,7 @@ def results(base=0.3, trained=0.7, entropy=None, **options):
 def from_counts(table, entropy=None):
     gains = benchmarks.gains(table, load_paper(), "s3", seed=3, resamples=200)
     train = None if entropy is None else pd.DataFrame({"entropy": entropy})
-    return claims.Results(table, gains, train)
+    return measures.Results(table, gains, train)
 
 
 def verdicts(found):
@@ -51,12 +51,12 @@ def verdicts(found):
     ],
 )
 def test_verdict_follows_from_the_interval(interval, expected):
-    assert claims.verdict(claims.Outcome(Interval(*interval)), 2.0, "points") == expected
+    assert claims.verdict(measures.Outcome(Interval(*interval)), 2.0, "points") == expected
 
 
 def test_no_estimate_is_undecided_and_no_run_is_not_run():
-    assert claims.verdict(claims.Outcome(None), 2.0, "points") == "undecided"
-    assert claims.verdict(claims.Outcome(None, ran=False), 2.0, "points") == "not run"
+    assert claims.verdict(measures.Outcome(None), 2.0, "points") == "undecided"
+    assert claims.verdict(measures.Outcome(None, ran=False), 2.0, "points") == "not run"
 
 
 def test_under_a_true_null_a_claim_is_seen_in_about_2_and_a_half_percent():
@@ -64,7 +64,7 @@ def test_under_a_true_null_a_claim_is_seen_in_about_2_and_a_half_percent():
     words = []
     for _ in range(400):
         interval = bootstrap_mean(rng.normal(0, 10, 60), rng, resamples=300)
-        words.append(claims.verdict(claims.Outcome(interval), 2.0, "points"))
+        words.append(claims.verdict(measures.Outcome(interval), 2.0, "points"))
     assert words.count("seen here") / 400 < 0.06 and words.count("opposite here") / 400 < 0.06
     assert 0 < words.count("seen here") + words.count("opposite here")
 
@@ -109,7 +109,7 @@ def test_one_rising_domain_is_not_two():
     rising = (table.model == "s3") & (table.domain == "math")
     table.loc[rising, "solved"] = table.loc[rising, "n"]
     gains = benchmarks.gains(table, load_paper(), "s3", seed=3, resamples=100)
-    found = verdicts(claims.Results(table, gains, None))
+    found = verdicts(measures.Results(table, gains, None))
     assert found["boundary-math"] == "seen here"
     assert found["boundary-two-domains"] == "no effect larger than 2 points"
 
@@ -146,7 +146,7 @@ def test_results_are_read_from_files_in_order_of_segments(tmp_path):
     for number in (1, 2, 10):
         pd.DataFrame({"step": [1, 2], "entropy": [number, number]}).to_csv(tmp_path / f"train/s{number}.csv")
     pd.DataFrame({"step": [1], "score": [0.5]}).to_csv(tmp_path / "train/validation.csv")
-    read = claims.Results.load(tmp_path)
+    read = measures.Results.load(tmp_path)
     assert read.train.entropy.tolist() == [1, 1, 2, 2, 10, 10]
     table = replace(found, train=read.train)
     assert claims.judge_claims(read, FIXED) == claims.judge_claims(table, FIXED)
@@ -154,7 +154,7 @@ def test_results_are_read_from_files_in_order_of_segments(tmp_path):
 
 def test_missing_gains_are_named_with_their_stage(tmp_path):
     with pytest.raises(StudyError, match="gains.json.*dvc repro benchmarks"):
-        claims.Results.load(tmp_path)
+        measures.Results.load(tmp_path)
 
 
 def test_paper_gains_of_section_3_match_the_tables_and_know_their_source():
@@ -180,7 +180,7 @@ def test_summary_counts_every_claim_once_and_names_those_that_were_not_seen():
 
 def test_each_value_on_the_claims_page_is_the_one_that_the_committed_counts_give():
     committed = json.loads((ROOT / "results" / "claims.json").read_text())
-    again = claims.judge_claims(claims.Results.load(ROOT / "results"), FIXED)
+    again = claims.judge_claims(measures.Results.load(ROOT / "results"), FIXED)
     assert [row["id"] for row in committed] == [row["id"] for row in again]
     assert json.loads(json.dumps(again)) == committed
 
@@ -229,7 +229,7 @@ def test_primary_claims_are_corrected_together_and_count_what_has_not_run():
     rows = {row["id"]: row for row in claims.judge_claims(results(0.3, 0.5), FIXED)}
     primary = [row for row in rows.values() if row["primary"]]
     assert len(primary) == 5 and list(rows)[:5] == [row["id"] for row in primary]
-    alone = claims.gain_overall(results(0.3, 0.5), 0.95)
+    alone = measures.gain_overall(results(0.3, 0.5), measures.Aim(level=0.95, margin=2.0))
     assert rows["gain-overall"]["p_adjusted"] == pytest.approx(min(1.0, 5 * alone.p), abs=1e-6)
     wide = rows["gain-overall"]["ci_high"] - rows["gain-overall"]["ci_low"]
     assert wide > alone.interval.high - alone.interval.low
@@ -257,6 +257,20 @@ def test_one_domain_that_falls_is_a_sacrifice():
     rows = (table.model == "s3") & (table.domain == "stem")
     table.loc[rows, "solved"] = 0
     assert verdicts(from_counts(table))["no-domain-sacrificed"] == "opposite here"
+
+
+def test_the_margin_of_params_is_the_one_that_is_added_to_the_smallest_gain():
+    found = results(0.3, 0.4)
+    own = FIXED["no-domain-sacrificed"]
+    wider = FIXED | {"no-domain-sacrificed": replace(own, margin=own.margin + 3.5)}
+    before, after = (
+        {row["id"]: row for row in claims.judge_claims(found, tests)} for tests in (FIXED, wider)
+    )
+    one, other = (rows.pop("no-domain-sacrificed") for rows in (before, after))
+    for end in ("value", "ci_low", "ci_high"):
+        assert other[end] - one[end] == pytest.approx(3.5, abs=1e-9), end
+    assert f"the margin of {own.margin + 3.5:g} is added" in other["detail"]
+    assert before == after
 
 
 def test_sentences_hold_the_numbers_of_their_row_and_no_other():

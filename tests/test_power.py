@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 from synthetic import random_counts
 
-from prorl_study import claims, evaluation, power
+from prorl_study import evaluation, measures, power
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
 from prorl_study.params import load
@@ -219,7 +219,7 @@ def test_every_claim_of_params_has_a_pilot_or_a_reason_and_the_test_that_params_
             assert (power.PILOTS[name].over == "seeds") == ("seeds" in claim.test), name
             assert claim.unit == "points"
             assert power.PILOTS[name].measure != "pass" or f"pass@{power.PASS_K}" in claim.measure
-    assert power.PASS_K == claims.HARD_K
+    assert power.PASS_K == measures.HARD_K
 
 
 def test_table_sizes_each_claim_at_its_level_and_admits_what_it_cannot(counts):

@@ -115,6 +115,8 @@ def test_a_program_reads_and_prints(verify):
         ("import threading", "def main(): print(sum(map(int, input().split())))",
          "threading.Thread(target=main).start()"),
         ("import sys", "print(sum(map(int, input().split())))", "sys.exit()"),
+        ("print(sum(map(int, input().split())))", "exit()"),
+        ("import numpy", "print(numpy.array(input().split(), dtype=int).sum())"),
         ("print(eval(input().strip().replace(' ', '+')))",),
     ):  # fmt: skip
         assert verify(PAIRS, *lines).solved, lines

@@ -10,6 +10,7 @@ import scipy.stats
 from prorl_study.statistics import (
     Interval,
     bootstrap_mean,
+    expanded_level,
     factorial_effects,
     holm,
     iqm,
@@ -211,6 +212,14 @@ def test_wording_follows_from_the_interval(interval, expected):
 
 def test_wording_never_says_that_nothing_at_all_could_have_been_seen():
     assert wording(Interval(0.0, -0.03, 0.04), 0.02, "nats") == "undecided (could have seen 0.04 nats)"
+
+
+@pytest.mark.parametrize("n", [20, 60, 200])
+def test_expanded_percentiles_are_as_wide_as_students_interval_on_symmetric_data(n):
+    values = scipy.stats.norm.ppf((np.arange(n) + 0.5) / n)
+    found, student = bootstrap_mean(values, named_rng(10, n), resamples=100_000), t_interval(values)
+    assert found.high - found.low == pytest.approx(student.high - student.low, rel=0.03)
+    assert expanded_level(0.95, 10**6) == pytest.approx(0.95, abs=1e-5)
 
 
 def test_bca_shifts_with_the_skew_and_keeps_the_estimate():

@@ -88,7 +88,7 @@ def test_kept_groups_all_have_signal_when_there_is_enough_of_it(tmp_path):
 
 def test_a_batch_without_any_signal_is_filled_counted_and_ends(tmp_path):
     class Deaf:
-        def verify(self, items, lenient=False):
+        def verify(self, items, answers):
             return [Verdict(0.0, False, "wrong") for _ in items]
 
     trainer = make_trainer(tmp_path, steps=2, judge=Deaf())
@@ -100,7 +100,7 @@ def test_a_batch_without_any_signal_is_filled_counted_and_ends(tmp_path):
 
 def test_the_kept_mixture_follows_the_weights_although_one_domain_gives_little_signal(tmp_path):
     class HalfDeaf(tiny.LetterJudge):
-        def verify(self, items, lenient=False):
+        def verify(self, items, answers):
             verdicts = super().verify(items)
             # Every other code prompt never shows a difference.
             return [

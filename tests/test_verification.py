@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -122,6 +123,13 @@ def test_pools_of_different_size_give_equal_verdicts(pool):
     batch += [(p, DOMAINS[p.domain].habit(p, Random(i))) for i, (p, _) in enumerate(batch)]
     with VerificationPool(workers=1, limits=SHORT) as alone:
         assert alone.verify(batch) == pool.verify(batch)
+
+
+def test_without_answers_nothing_else_of_a_verdict_changes(pool):
+    batch = mixed_batch(4)
+    with_answers, without = pool.verify(batch), pool.verify(batch, answers=False)
+    assert {v.answer for v in without} == {None} and None not in {v.answer for v in with_answers}
+    assert without == [replace(v, answer=None) for v in with_answers]
 
 
 def test_programs_that_depend_on_hash_order_or_chance_get_the_same_verdict_every_time():

@@ -74,7 +74,7 @@ class LetterJudge:
     def __init__(self, permuted: bool = False, seed: int = 0) -> None:
         self.rng = random.Random(seed) if permuted else None
 
-    def verify(self, items, lenient: bool = False) -> list[Verdict]:
+    def verify(self, items, lenient: bool = False, answers: bool = True) -> list[Verdict]:
         scores = [sum(c.isascii() and c.isalpha() for c in text) / max(1, len(text)) for _, text in items]
         if self.rng:
             self.rng.shuffle(scores)

@@ -251,19 +251,19 @@ def steps(problem: Problem, text: str, lenient: bool) -> Steps[Verdict]:
     """Run the answer's code on the problem's tests; score is the fraction passed.
 
     Needs a verification worker, which has a runner for the code; see `judges.code` for the kinds of tests.
+    The verdict carries no answer: `extract` parses the code, which takes as long as to judge a cheap one.
     `timeout` and `crashed` (does not load, ends its process, over a limit) keep what was passed before.
     """
     code = _code(text, lenient)
     if code is None:
         return Verdict(0.0, False, "unparseable", "no code")
-    answer = normal_form(code)
     try:
         outcome = yield from run_tests(problem.checks, code)
         if outcome.report.why == "signal":  # perhaps a stray one: once more
-            yield Wait.RUNNER
+            yield Wait()
             outcome = yield from run_tests(problem.checks, code)
     except BadTests as error:
-        return Verdict(0.0, False, "refused", f"tests of the problem: {error}", answer)
+        return Verdict(0.0, False, "refused", f"tests of the problem: {error}")
     why, passed = outcome.report.why, outcome.passed
     reason = outcome.reason
     if passed == outcome.total:
@@ -281,7 +281,6 @@ def steps(problem: Problem, text: str, lenient: bool) -> Steps[Verdict]:
         status == "correct",
         status,
         reason,
-        answer,
         cpu_seconds=outcome.report.cpu,
         backstop=status == "timeout" and why == "wall",
     )

@@ -88,7 +88,7 @@ class Verdict:
     reason: str = ""
     answer: str | None = None
     """The answer that was found in the completion, one spelling for equal answers, so that it can vote;
-    None where there is none."""
+    None where there is none, or where the caller did not ask for it."""
     cpu_seconds: float = field(default=0.0, compare=False)
     """CPU seconds of the judged program, or of judging where nothing is run."""
     backstop: bool = field(default=False, compare=False)
@@ -125,7 +125,8 @@ class Domain:
     """`(completion, lenient) -> answer text`, or None where there is none; becomes `Verdict.answer`."""
     steps: Callable[[Problem, str, bool], Generator[Any, None, Verdict]] | None = None
     """Only where model-written code is run: `verify` as a generator that yields what it waits for, so that
-    other judgements can go on meanwhile (`prorl_study.judges.code.Steps`)."""
+    other judgements can go on meanwhile (`prorl_study.judges.code.Steps`). Its verdict leaves out `answer`,
+    which the worker adds from `extract` where the caller wants it."""
 
     @property
     def runs_code(self) -> bool:

@@ -59,7 +59,7 @@ class Outcome:
     loaded: bool = True
 
 
-Steps = Generator[Program | Wait, None, Result]
+Steps = Generator[Wait, None, Result]
 """A judgement that yields what it waits for, so that others can go on meanwhile."""
 
 
@@ -95,7 +95,7 @@ def run_tests(checks: dict[str, Any], code: str) -> Steps[Outcome]:
     passed, reason, loaded = 0, "", False
     with client().start(code, prelude, compare is same_output, entry_point) as program:
         program.ask([request for request, _ in pairs])
-        yield program
+        yield Wait(program)
         if failure := _failure(program.receive()):
             reason = failure
         else:
@@ -103,7 +103,7 @@ def run_tests(checks: dict[str, Any], code: str) -> Steps[Outcome]:
             for _, expected in pairs:
                 good, failure = _judge_reply(program.receive(), expected, compare)
                 passed, reason = passed + good, reason or failure
-    yield Wait.REPORT
+    yield Wait(program, ended=True)
     return Outcome(passed, len(pairs), reason, program.report(), loaded)
 
 
@@ -433,7 +433,7 @@ def _run_assertions(checks: dict[str, Any], code: str, prelude: str) -> Steps[Ou
         try:
             if all(request is not None for _, request in planned):
                 calls.send_ahead([[name, *request[1:]] for name, request in planned])
-            yield program
+            yield Wait(program)
             if failure := _failure(program.receive()):
                 reason = failure
             else:
@@ -444,5 +444,5 @@ def _run_assertions(checks: dict[str, Any], code: str, prelude: str) -> Steps[Ou
                     attempt(lambda: namespace["check"](Function(calls, entry_point)))
         except ProgramGone:
             results.append(False)
-    yield Wait.REPORT
+    yield Wait(program, ended=True)
     return Outcome(sum(results), max(tests.count, len(results)), reason, program.report(), loaded)

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from itertools import count
 from typing import Any
 
@@ -31,11 +30,26 @@ class RunnerGone(Exception):
     """The runner died: its worker must be replaced."""
 
 
-class Wait(Enum):
-    """What else a judgement may wait for than its program."""
+@dataclass(frozen=True)
+class Wait:
+    """What a judgement waits for: its program's answers; the report of how the program ended; or, without a
+    program, a runner that is free."""
 
-    REPORT = "the runner's report of how the program ended"
-    RUNNER = "a runner that is free"
+    program: Program | None = None
+    ended: bool = False
+
+    @property
+    def runs(self) -> bool:
+        """Whether the program occupies a runner."""
+        return self.program is not None and not self.ended
+
+    def is_over(self) -> bool:
+        """Whether the program has answered, or has been reported. A free runner is for others to see."""
+        if self.program is None:
+            return False
+        if self.ended:
+            return self.program.slot.has_report(self.program.number)
+        return self.program.has_answered()
 
 
 class ProgramGone(BaseException):

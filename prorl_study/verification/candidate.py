@@ -62,21 +62,25 @@ def serve(channel: int, limits: SimpleNamespace) -> None:
         random.seed(0)  # a program that draws numbers gets the same verdict every time
     loader = load_program if task["program"] else load_functions
     answer, failure = attempt(lambda: loader(task, limits))
-    write_all(channel, pack(failure or {"loaded": True}))
-    me = os.getpid()
-    while (
-        message := inbox.next()
-    ):  # also where nothing could be loaded: the judge hangs up when it has read that
+    loaded, me = pack(failure or {"loaded": True}), os.getpid()
+    # Calls that are here already are answered together with that, which wakes the judge once, not twice.
+    message = inbox.next(wait=False)
+    if failure or message is None or not message["each"]:
+        write_all(channel, loaded)
+        loaded, message = b"", message or inbox.next()
+    while message:  # also where nothing could be loaded: the judge hangs up when it has read that
         for request in message["each"] if answer else ():
             reply = answer(request)
             if os.getpid() != me:  # a copy that the program made of its process
                 return
-            write_all(channel, reply)
+            write_all(channel, loaded + reply)
+            loaded = b""
+        message = inbox.next()
 
 
 def rehearse(limits: SimpleNamespace) -> None:
-    """Do once, while no task has come yet, what every task needs: the pages that this fork shares with the
-    runner are copied when they are first written to, which otherwise takes longer than a small program."""
+    """Done once by the runner, before it forks: what every task needs (the parser's tables, a decoder) is
+    then there, and no fork has to make its own."""
     task = json.loads(
         '{"prelude": "", "code": "def f(x, y=[1, (2.5, None)]):\\n    return x", "entry_point": "f"}'
     )

@@ -16,11 +16,12 @@ LENGTH = Struct(">I")
 LARGEST = 1 << 26
 """Bytes; a longer length is not a message but somebody else's output."""
 READ_SIZE = 1 << 16
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def pack(message: dict[str, Any]) -> bytes:
     """The message as one frame. ASCII JSON, so that lone surrogates in model output survive."""
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    body = _encode(message).encode("ascii")
     return LENGTH.pack(len(body)) + body
 
 

@@ -44,8 +44,15 @@ def module_command(module: str, *arguments: str) -> list[str]:
     """Runs a module of this package: no user site, nothing imported from the working folder.
 
     Not `-I`: it would also ignore PYTHONHASHSEED, and the order of a set must not differ between workers.
+    The runner goes without `site` and what .pth files import: each page that it has makes its forks dearer.
     """
-    return [sys.executable, "-s", "-P", "-m", f"prorl_study.verification.{module}", *arguments]
+    lean = ["-S"] if module == "runner" else []
+    return [sys.executable, *lean, "-s", "-P", "-m", f"prorl_study.verification.{module}", *arguments]
+
+
+def packages() -> str:
+    """The folders of installed packages on this process's path, as JSON."""
+    return json.dumps([p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")])
 
 
 def environment(folder: str, mark: str) -> dict[str, str]:
@@ -91,6 +98,7 @@ class Job:
     problem: Problem
     text: str
     lenient: bool
+    answers: bool
     number: int = -1
     """Another one each time that it is handed to a worker."""
     suspect: bool = False
@@ -103,7 +111,8 @@ class Job:
 
     def message(self) -> dict[str, Any]:
         """The inner part goes on to a fork as it is, unread by the worker."""
-        body = {"problem": vars(self.problem), "text": self.text, "lenient": self.lenient}
+        body = {"problem": vars(self.problem), "text": self.text}
+        body |= {"lenient": self.lenient, "answers": self.answers}
         body = json.dumps(body, separators=(",", ":"))
         return {"item": self.number, "domain": self.domain, "body": body}
 
@@ -159,7 +168,7 @@ class WorkerHandle:
         for number, (_, theirs) in enumerate(pairs):
             own = inside if walls else os.path.join(inside, str(number))
             os.makedirs(own, exist_ok=True)
-            arguments = settings, tasks, own
+            arguments = settings, tasks, own, packages()
             runners.append(start("runner", *arguments, stdin=theirs, stdout=subprocess.DEVNULL))
             theirs.close()
         descriptors = [ours.fileno() for ours, _ in pairs]

@@ -37,7 +37,7 @@ SLOW_SECONDS = 0.1
 START_SECONDS = 120.0
 SILENCE_SECONDS = 60.0
 """Beyond the wall limit: a worker may be importing scorers on a busy machine."""
-Key = tuple[bytes, bytes, bool]
+Key = tuple[bytes, bytes, bool, bool]
 
 
 @dataclass
@@ -60,8 +60,8 @@ class VerificationPool:
     `isolation` is `walls` (bubblewrap; StudyError with the remedy where that cannot be had) or `process`
     (separate processes under limits, with the user's own rights to files and network; warned about).
 
-    Verdicts are remembered by (what the problem is judged by, text, lenient): copies within a batch are
-    judged once, and the `remembered` most recent verdicts are kept across calls. Judging is deterministic
+    Verdicts are remembered by (what the problem is judged by, text, lenient, answers): copies within a batch
+    are judged once, and the `remembered` most recent verdicts are kept across calls. Judging is deterministic
     (fixed hash seed and `random` seed, CPU time for limits), so a remembered verdict equals a fresh one;
     `crashed` is not remembered, since a crash can come from outside.
 
@@ -109,8 +109,11 @@ class VerificationPool:
         """Stop the workers and all that they started. May be called again."""
         self._finalizer()
 
-    def verify(self, items: Sequence[tuple[Problem, str]], lenient: bool = False) -> list[Verdict]:
-        """Verdicts in the order of `items`, each within the limits.
+    def verify(
+        self, items: Sequence[tuple[Problem, str]], lenient: bool = False, answers: bool = True
+    ) -> list[Verdict]:
+        """Verdicts in the order of `items`, each within the limits. Without `answers` they carry none, which
+        saves parsing code a second time, only to spell it for a vote.
 
         Raises StudyError where the pool is closed, a problem's domain is unknown, or workers cannot be
         started; such a failure is never scored.
@@ -134,13 +137,13 @@ class VerificationPool:
                 if id(problem) not in digests:
                     digests[id(problem)] = self._digest(problem)
                 digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-                key = (digests[id(problem)], digest, lenient)
+                key = (digests[id(problem)], digest, lenient, answers)
                 keys.append(key)
                 if key in self._memory:
                     self._memory.move_to_end(key)
                     known[key] = self._memory[key]
                 elif key not in jobs:
-                    jobs[key] = Job(problem, text, lenient)
+                    jobs[key] = Job(problem, text, lenient, answers)
             self._judge(list(jobs.values()))
             for key, job in jobs.items():
                 known[key] = job.verdict

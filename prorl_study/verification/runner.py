@@ -31,6 +31,7 @@ import re  # noqa: F401
 import resource
 import select
 import signal
+import site
 import socket
 import string  # noqa: F401
 import sys
@@ -189,7 +190,8 @@ class Runner:
 
 
 def main() -> None:
-    """`python -m prorl_study.verification.runner LIMITS USER_TASKS FOLDER`, the judge on stdin."""
+    """`python -S -m prorl_study.verification.runner LIMITS USER_TASKS FOLDER PACKAGES`, the judge on stdin;
+    PACKAGES are the folders of installed packages, which programs may import."""
     control = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):
@@ -199,7 +201,9 @@ def main() -> None:
     try:
         if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
             raise OSError("this kernel has no /proc/PID/task/TID/children")
-        settings, user_tasks, folder = sys.argv[1:]
+        settings, user_tasks, folder, packages = sys.argv[1:]
+        sys.path += [path for path in json.loads(packages) if path not in sys.path]
+        site.setquit()  # `exit()` and `quit()`
         limits = SimpleNamespace(**json.loads(settings))
         Runner(control, limits, int(user_tasks), folder).run()
     finally:

@@ -26,7 +26,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -75,7 +75,7 @@ def verdict(status: str, reason: str, **more: Any) -> dict[str, Any]:
 # --- in the fork ---------------------------------------------------------------------------------
 
 
-def judge(item: dict[str, Any]) -> Generator[programs.Program | programs.Wait, None, dict[str, Any]]:
+def judge(item: dict[str, Any]) -> Generator[programs.Wait, None, dict[str, Any]]:
     """Run the domain's verifier, in a fork only; yields what it waits for and returns the reply. Whatever
     escapes from the verifier becomes `crashed`."""
     started = time.process_time()
@@ -83,8 +83,10 @@ def judge(item: dict[str, Any]) -> Generator[programs.Program | programs.Wait, N
         domain, question = DOMAINS[item["problem"]["domain"]], Problem(**item["problem"])
         if domain.steps is not None:
             found = yield from domain.steps(question, item["text"], item["lenient"])
+            answer = domain.extract(item["text"], item["lenient"]) if item["answers"] else None
         else:
             found = domain.verify(question, item["text"], item["lenient"])
+            answer = found.answer if item["answers"] else None
     except fresh.NeedsFreshFork:
         return {"again": "in a fork of its own"}
     except programs.RunnerGone:
@@ -97,7 +99,7 @@ def judge(item: dict[str, Any]) -> Generator[programs.Program | programs.Wait, N
         "score": float(found.score),
         "solved": bool(found.solved),
         "reason": found.reason[:REASON_CHARS],
-        "answer": None if found.answer is None else found.answer[:ANSWER_CHARS],
+        "answer": None if answer is None else answer[:ANSWER_CHARS],
     }
     reply["cpu_seconds"] = found.cpu_seconds or time.process_time() - started
     return reply
@@ -108,9 +110,7 @@ class Judgement:
 
     def __init__(self, item: dict[str, Any]) -> None:
         self.steps = judge(item)
-        self.waits_for: programs.Program | programs.Wait | None = None
-        self.program: programs.Program | None = None
-        """The last that it waited for, where a report about it is still to come."""
+        self.waits_for: programs.Wait | None = None
         self.reply: dict[str, Any] | None = None
         self.go_on()
 
@@ -120,21 +120,6 @@ class Judgement:
             self.waits_for = next(self.steps)
         except StopIteration as end:
             self.waits_for, self.reply = None, end.value
-        if self.waits_for is not programs.Wait.REPORT:
-            self.program = self.waits_for if isinstance(self.waits_for, programs.Program) else None
-
-    @property
-    def runs(self) -> bool:
-        """Whether its program occupies a runner."""
-        return isinstance(self.waits_for, programs.Program)
-
-    def can_go_on(self) -> bool:
-        """Whether what it waits for is there."""
-        if self.program is None:
-            return self.waits_for is programs.Wait.REPORT
-        if self.runs:
-            return self.program.has_answered()
-        return self.program.slot.has_report(self.program.number)
 
 
 class Judgements:
@@ -153,31 +138,29 @@ class Judgements:
 
     def advance(self) -> bool:
         """One step of one judgement; False at the end."""
-        free = sum(each.runs for each in self.begun) < self.runners
-        if free and (again := self.first(lambda each: each.waits_for is programs.Wait.RUNNER)):
+        waiting = [(each, each.waits_for) for each in self.begun if each.waits_for is not None]
+        free = sum(wait.runs for _, wait in waiting) < self.runners
+        if free and (again := next((each for each, wait in waiting if wait.program is None), None)):
             again.go_on()
         elif free and (item := self.inbox.next(wait=not self.begun)) is not None:
             allow_cpu(self.limits)
             self.begun.append(Judgement(item))
-        elif ready := self.first(Judgement.can_go_on):
+        elif ready := next((each for each, wait in waiting if wait.is_over()), None):
             ready.go_on()
         elif self.begun and not self.inbox.closed:
-            self.wait(free)
+            self.wait([wait for _, wait in waiting], free)
         else:
             return False
         return True
 
-    def first(self, holds: Callable[[Judgement], bool]) -> Judgement | None:
-        return next((each for each in self.begun if holds(each)), None)
-
-    def wait(self, free: bool) -> None:
-        """For a program, a report, or, where a runner is free, another item."""
+    def wait(self, waits: Sequence[programs.Wait], free: bool) -> None:
+        """Until a program answers or its end is reported, or, where a runner is free, another item comes."""
         poll = select.poll()
-        for each in self.begun:
-            if each.runs:
-                poll.register(each.program.channel, select.POLLIN)
-            if each.program is not None:
-                poll.register(each.program.slot.control, select.POLLIN)
+        for wait in waits:
+            if wait.runs:
+                poll.register(wait.program.channel, select.POLLIN)
+            if wait.program is not None:
+                poll.register(wait.program.slot.control, select.POLLIN)
         if free:
             poll.register(self.inbox.descriptor, select.POLLIN)
         poll.poll()
