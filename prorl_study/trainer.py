@@ -76,12 +76,14 @@ class ProRLTrainer(GRPOTrainer):
         tokenizer,
         dynamic_sampling: bool = True,
         max_sampling_rounds: int = 3,
+        own_loops: bool = True,
         callbacks: Sequence[Any] = (),
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         """`model` is a path: TRL then builds the reference from the same weights.
 
-        `weights` are shares per domain, `floors` scores in [0, 1] per task. Raises StudyError when more
+        `weights` are shares per domain, `floors` scores in [0, 1] per task. Without `own_loops` rollouts and
+        log-probabilities come from TRL's own code, slower and to the last bit the same as there. Raises StudyError when more
         than one process runs, or when a domain with a share has no problems.
         """
         self.stream = PromptStream(problems, config.seed)
@@ -93,6 +95,7 @@ class ProRLTrainer(GRPOTrainer):
         self.judge = judge
         self.dynamic_sampling = dynamic_sampling
         self.max_sampling_rounds = max_sampling_rounds
+        self.own_loops = own_loops
         # Share of a domain's groups that were informative lately: sizes the first round.
         self.keep_rate = dict.fromkeys(weights, 1.0)
         self._stash: tuple[list[Any], torch.Tensor] | None = None
@@ -143,7 +146,7 @@ class ProRLTrainer(GRPOTrainer):
     ):
         # One prefill per prompt instead of one per copy, and no row carried past its end: most of a rollout's
         # time on a CPU. Engines that TRL drives itself stay in charge where they are switched on.
-        if self.use_vllm or images is not None or not self.model.training:
+        if not self.own_loops or self.use_vllm or images is not None or not self.model.training:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
@@ -172,7 +175,7 @@ class ProRLTrainer(GRPOTrainer):
         # A batch is padded to its longest prompt and its longest completion, which with five domains is more
         # padding than text, and each row passes the model three times. Rows of similar length go together
         # here, without the columns that are padding in all of them; what the mask hides comes back as zero.
-        if kwargs.get("pixel_values") is not None or kwargs.get("compute_aux_loss"):
+        if not self.own_loops or kwargs.get("pixel_values") is not None or kwargs.get("compute_aux_loss"):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
             )

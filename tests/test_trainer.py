@@ -15,11 +15,23 @@ from prorl_study.recipe import grpo_config
 from prorl_study.trainer import Group, ProRLTrainer
 
 
-def make_trainer(folder, steps=2, seed=0, judge=None, params=tiny.TRAIN, weights=None, problems=None):
+def make_trainer(
+    folder,
+    steps=2,
+    seed=0,
+    judge=None,
+    params=tiny.TRAIN,
+    weights=None,
+    problems=None,
+    own_loops=True,
+    overrides=None,
+):
+    """`overrides` are fields of TRL's configuration that the recipe sets otherwise."""
     model = tiny.save_model(folder / "model", seed)
+    config = grpo_config(params, steps, folder / "out", seed, on_gpu=False)
     return ProRLTrainer(
         model=str(model),
-        config=grpo_config(params, steps, folder / "out", seed, on_gpu=False),
+        config=replace(config, generation_batch_size=None, **overrides) if overrides else config,
         problems=problems or tiny.problems(40),
         weights=weights or {"math": 1.0},
         floors={},
@@ -27,6 +39,7 @@ def make_trainer(folder, steps=2, seed=0, judge=None, params=tiny.TRAIN, weights
         tokenizer=AutoTokenizer.from_pretrained(model),
         dynamic_sampling=params.dynamic_sampling,
         max_sampling_rounds=params.max_sampling_rounds,
+        own_loops=own_loops,
     )
 
 
