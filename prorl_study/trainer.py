@@ -83,8 +83,8 @@ class ProRLTrainer(GRPOTrainer):
         """`model` is a path: TRL then builds the reference from the same weights.
 
         `weights` are shares per domain, `floors` scores in [0, 1] per task. Without `own_loops` rollouts and
-        log-probabilities come from TRL's own code, slower and to the last bit the same as there. Raises StudyError when more
-        than one process runs, or when a domain with a share has no problems.
+        log-probabilities come from TRL's own code, slower and to the last bit the same as there. Raises
+        StudyError when more than one process runs, or when a domain with a share has no problems.
         """
         self.stream = PromptStream(problems, config.seed)
         missing = sorted(set(weights) - set(self.stream.by_domain))

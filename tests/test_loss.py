@@ -43,7 +43,7 @@ def token_logps(trainer, inputs) -> torch.Tensor:
 
 @pytest.fixture
 def inputs(trainer) -> dict[str, torch.Tensor]:
-    """Every ratio of `RATIOS` under an advantage of either sign, rows of unequal length, another reference."""
+    """Every ratio of `RATIOS` under an advantage of either sign, unequal lengths, another reference."""
     rng = torch.Generator().manual_seed(3)
     vocabulary, rows = trainer.model.config.vocab_size, 4
     given = {
@@ -52,7 +52,7 @@ def inputs(trainer) -> dict[str, torch.Tensor]:
         "completion_ids": torch.randint(5, vocabulary, (rows, WIDTH), generator=rng),
         "completion_mask": torch.ones(rows, WIDTH, dtype=torch.long),
         "advantages": torch.tensor([1.5, -1.5, 0.5, -0.5]),
-        "num_items_in_batch": torch.tensor(41.0),  # tokens of the whole rollout batch, of which this is a part
+        "num_items_in_batch": torch.tensor(41.0),  # tokens of the rollout batch, of which this is a part
     }
     given["completion_mask"][2, 3:] = 0
     given["completion_mask"][3, 5:] = 0
@@ -159,7 +159,8 @@ def weights(trainer) -> dict[str, torch.Tensor]:
 
 
 def losses(trainer) -> list[tuple]:
-    return [(log["loss"], log["grad_norm"], log["entropy"]) for log in trainer.state.log_history if "loss" in log]
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    return [(log["loss"], log["grad_norm"], log["entropy"]) for log in logs]
 
 
 def test_with_everything_off_the_first_steps_are_those_of_stock_grpo_to_the_last_bit(tmp_path):
