@@ -54,7 +54,12 @@ def load(path: Path, dtype: str, context: int) -> LLM:
             "`pip install 'prorl_study[vllm]'`, or with `make vllm-test` where there is no GPU."
         ) from None
     on_cpu = current_platform.is_cpu()
-    options: dict[str, Any] = {"kv_cache_memory_bytes": CPU_CACHE_BYTES} if on_cpu else {}
+    options: dict[str, Any] = {}
+    if on_cpu:
+        options["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
+        # Behind a part of a prompt vLLM draws a token, drops it and sets the completion's generator back,
+        # which a CPU's generators refuse with an error: so prompts are read whole.
+        options["enable_chunked_prefill"] = False
     try:
         return vllm.LLM(
             model=str(path),

@@ -1,6 +1,6 @@
 """vLLM beside transformers on one model: the same prompts, the same greedy answers, the same rates.
 
-Needs vLLM, in an environment of its own: `make vllm-test`. The model is trained here, in about half a minute,
+Needs vLLM, in an environment of its own: `make vllm-test`. The model is trained here, in about two minutes,
 since an untrained one would solve nothing and agree with everything.
 """
 
@@ -33,7 +33,7 @@ TRAINING = BaseModelParams(
     heads=4,  # of 32: the smallest that vLLM's attention on a CPU takes
     intermediate_size=256,
     demonstrations=8000,
-    sft_steps=300,
+    sft_steps=600,
     sft_batch=32,
     sft_learning_rate=3e-2,
     habit_rate=0.3,
@@ -137,7 +137,7 @@ def test_answers_are_equally_long_and_equally_often_cut_off(backends):
     def per_problem(samples, field: str) -> np.ndarray:
         return np.array([[getattr(one, field) for one in own] for own in samples], float).mean(axis=1)
 
-    one, other = (backends[name](1.0, 8, top_p=1.0) for name in ("transformers", "vllm"))
+    one, other = (backends[name](1.0, 2 * SAMPLES, top_p=1.0) for name in ("transformers", "vllm"))
     for field in ("tokens", "truncated"):
         before, after = per_problem(one, field), per_problem(other, field)
         difference = paired_bootstrap(before, after, named_rng(SEED, field), level=0.99)
