@@ -10,17 +10,26 @@ from pathlib import Path
 
 from trl import GRPOConfig
 
+from prorl_study.errors import StudyError
 from prorl_study.params import TrainParams
 
 
-def grpo_config(params: TrainParams, steps: int, out: Path, seed: int, on_gpu: bool) -> GRPOConfig:
+def grpo_config(
+    params: TrainParams, steps: int, out: Path, seed: int, on_gpu: bool, processes: int = 1
+) -> GRPOConfig:
     """TRL configuration for `steps` rollout steps of the arm that `params` describes.
 
     One rollout step samples `prompts_per_step` groups and makes `updates_per_rollout` optimizer steps,
-    each on its own share of them (paper: batch 256, mini-batch 64).
+    each on its own share of them (paper: batch 256, mini-batch 64), spread over `processes`. Raises
+    StudyError where they cannot share it evenly.
     """
     updates = params.updates_per_rollout
     completions = params.prompts_per_step * params.rollouts_per_prompt
+    if params.prompts_per_step % processes or completions % (updates * processes):
+        raise StudyError(
+            f"prompts_per_step={params.prompts_per_step} of {params.rollouts_per_prompt} rollouts each, in "
+            f"{updates} updates, cannot be shared by {processes} processes; change one of them."
+        )
     return GRPOConfig(
         output_dir=str(out),
         max_steps=steps * updates,
@@ -30,7 +39,7 @@ def grpo_config(params: TrainParams, steps: int, out: Path, seed: int, on_gpu: b
         weight_decay=0.0,
         max_grad_norm=params.max_grad_norm,
         # Four updates per rollout: each optimizer step sees one part of the generation batch, once.
-        per_device_train_batch_size=completions // updates,
+        per_device_train_batch_size=completions // updates // processes,
         gradient_accumulation_steps=1,
         steps_per_generation=updates,
         num_iterations=1,

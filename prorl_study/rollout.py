@@ -8,9 +8,11 @@ devices; big models sample through vLLM.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from transformers import (
     DynamicCache,
@@ -51,6 +53,23 @@ def _left_pad(
     return ids, mask
 
 
+def inverse_cdf(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Token ids (rows,) where the cumulated `probabilities`, (rows, vocabulary), pass `uniforms`, (rows,)."""
+    cumulated = probabilities.double().cumsum(-1)  # in fp32 the sum may stop short of 1 by a rare token
+    return torch.searchsorted(cumulated, uniforms.double()[:, None] * cumulated[:, -1:], right=True).squeeze(
+        1
+    )
+
+
+def seeded_uniforms(keys: Sequence[object], width: int) -> torch.Tensor:
+    """A row of `width` numbers in [0, 1) for each key, which depends on that key alone. (keys, width)."""
+    rows = np.empty((len(keys), width))
+    for row, key in zip(rows, keys, strict=True):
+        digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
+        np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "big"))).random(out=row)
+    return torch.from_numpy(rows)
+
+
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,
@@ -60,10 +79,13 @@ def generate(
     max_tokens: int,
     eos: int,
     pad: int,
+    uniforms: torch.Tensor | None = None,
 ) -> list[list[list[int]]]:
     """`copies[i]` completions of `prompts[i]` as token ids, the end token included where one was drawn.
 
-    Draws from torch's global generator. Completions hold at least one and at most `max_tokens` tokens.
+    With `uniforms`, (all completions, max_tokens) in [0, 1), each token is where its own number falls in the
+    cumulated distribution: then a completion does not depend on what else is in the batch. Else torch's
+    global generator is drawn from. Completions hold at least one and at most `max_tokens` tokens.
     """
     device = model.device
     warpers = decoding.warpers()
@@ -90,7 +112,11 @@ def generate(
     for step in range(max_tokens):
         scores = warpers(ids, logits) if len(warpers) else logits
         if decoding.temperature > 0:
-            drawn = torch.multinomial(scores.float().softmax(-1), 1).squeeze(1)
+            probabilities = scores.float().softmax(-1)
+            if uniforms is None:
+                drawn = torch.multinomial(probabilities, 1).squeeze(1)
+            else:
+                drawn = inverse_cdf(probabilities, uniforms[running, step].to(device))
         else:
             drawn = scores.argmax(-1)
         tokens[running[alive], step] = drawn[alive]

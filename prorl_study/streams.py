@@ -7,7 +7,7 @@ drawn again from the same domain, so refilling cannot bend the mixture. No model
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -41,24 +41,31 @@ class PromptStream:
         return {"position": dict(self.position)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.position = dict(state["position"])
+        self.position |= {d: place for d, place in state["position"].items() if d in self.position}
 
 
 class Quotas:
-    """How many groups each domain gets in a step; remainders are carried to the next step."""
+    """How many groups each domain gets in a step. What one has had too few or too many of is carried, so that
+    the mixture of what was kept follows the shares, whatever was thrown away."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
+        """`weights` are positive shares per domain, in any unit."""
         total = sum(weights.values())
         self.shares = {domain: weight / total for domain, weight in weights.items()}
         self.carried = dict.fromkeys(weights, 0.0)
+        """Groups that a domain is behind the mixture, or ahead of it where negative; together they are 0."""
 
-    def next(self, groups: int) -> dict[str, int]:
-        """Split `groups` over the domains. Over many steps each gets its share to within one group."""
-        for domain, share in self.shares.items():
-            self.carried[domain] += groups * share
-        quota = {domain: max(0, int(carried)) for domain, carried in self.carried.items()}
-        by_remainder = sorted(quota, key=lambda d: (quota[d] - self.carried[d], d))
-        # Rounding down leaves a few groups over; the largest remainders get them. An earlier overdraft
+    def _shares(self, without: Collection[str]) -> dict[str, float]:
+        left = {domain: share for domain, share in self.shares.items() if domain not in without}
+        return {domain: share / sum(left.values()) for domain, share in left.items()}
+
+    def next(self, groups: int, without: Collection[str] = ()) -> dict[str, int]:
+        """Split `groups` over the domains; those in `without` get none, and the others share alike in it. At
+        least one domain must be left."""
+        wanted = {d: groups * share + self.carried[d] for d, share in self._shares(without).items()}
+        quota = dict.fromkeys(self.shares, 0) | {d: max(0, int(number)) for d, number in wanted.items()}
+        by_remainder = sorted(wanted, key=lambda d: (quota[d] - wanted[d], d))
+        # Rounding down leaves a few groups over; the largest remainders get them. A domain that is far ahead
         # can make the sum too large instead, and then the smallest remainders give.
         for domain in by_remainder[: max(0, groups - sum(quota.values()))]:
             quota[domain] += 1
@@ -67,12 +74,26 @@ class Quotas:
             if surplus <= 0:
                 break
             quota[domain] -= min(surplus, quota[domain])
-        for domain, count in quota.items():
-            self.carried[domain] -= count
         return quota
+
+    def settle(self, kept: Mapping[str, int], without: Collection[str] = ()) -> None:
+        """Note what a step kept of each domain; domains in `without` are left out of the reckoning.
+
+        No domain is carried further than its share of what was kept (but two groups at least), so that one
+        that can hardly be filled gets up to twice its share and does not starve the others.
+        """
+        shares = self._shares(without)
+        total = sum(kept[domain] for domain in shares)
+        for domain, share in shares.items():
+            behind, most = self.carried[domain] + total * share - kept[domain], max(2.0, total * share)
+            self.carried[domain] = max(-most, min(most, behind))
+        excess = sum(self.carried[domain] for domain in shares)
+        for domain in self.carried:
+            self.carried[domain] -= excess * shares[domain] if domain in shares else self.carried[domain]
 
     def state_dict(self) -> dict[str, Any]:
         return {"carried": dict(self.carried)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.carried = dict(state["carried"])
+        """Inverse of `state_dict`. A domain that the state does not know begins with nothing carried."""
+        self.carried |= {d: carried for d, carried in state["carried"].items() if d in self.carried}

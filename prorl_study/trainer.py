@@ -1,36 +1,34 @@
 """TRL's GRPOTrainer with dynamic sampling, quotas per domain and metrics per domain.
 
 TRL has no dynamic sampling. `_generate_and_score_completions` is wrapped, never copied: groups are sampled
-and judged until each domain's quota of informative ones is full, then the parent runs once on the kept
-groups while `_generate` and `_calculate_rewards` answer from what was sampled. Two more methods are wrapped
-for speed alone: rollouts go through the study's own loop, log-probabilities through buckets of similar
-length. A contract test pins all five. Left out: several processes (the groups would have to be exchanged).
+and judged as `dynamic_sampling` asks for, then the parent runs once on the kept groups while `_generate` and
+`_calculate_rewards` answer from what was sampled. Two more methods are wrapped for speed alone: rollouts go
+through the study's own loop, log-probabilities through buckets of similar length. A contract test pins all
+five.
+
+Several processes share each round's prompts, judge what they sampled and exchange the groups, so that all
+make the same choice. Each completion is drawn from numbers of its own, seeded by (seed, draw, sample),
+so the choice does not depend on how many processes there are. Left out: engines that sample elsewhere.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from prorl_study.domains.problem import Problem, Verdict
+from prorl_study.dynamic_sampling import Counts, DynamicSampling, Group
 from prorl_study.errors import StudyError
-from prorl_study.rollout import Decoding, generate
-from prorl_study.streams import PromptStream, Quotas
-
-INFORMATIVE_SPREAD = 1e-3
-"""A group is kept when its scores, floored at the task's floor, differ by more than this."""
+from prorl_study.rollout import Decoding, generate, seeded_uniforms
+from prorl_study.streams import PromptStream
 
 LENGTH_BUCKET = 16
 """Rows of similar length that pass the model together."""
-
-MAX_OVERSAMPLING = 3
-"""How many groups a round may sample for each group that is wanted, at most."""
 
 GENERATE_FIELDS = 8
 """Arity of what TRL 1.16's `_generate` returns; one value per sample in each list field."""
@@ -40,26 +38,6 @@ class Judge(Protocol):
     """What the trainer asks of verification: verdicts in the order of the items, without answers to vote."""
 
     def verify(self, items: Sequence[tuple[Problem, str]], *, answers: bool) -> list[Verdict]: ...
-
-
-@dataclass
-class Group:
-    """One prompt's rollouts, with the scores that they earned."""
-
-    problem: Problem
-    rollout: list[list[Any] | None]
-    """The group's slice of each field that `_generate` returned; None for an absent field."""
-    verdicts: list[Verdict]
-
-    def spread(self, floor: float) -> float:
-        """Largest minus smallest score, both at least the task's floor: crumbs for format do not count."""
-        scores = [max(verdict.score, floor) for verdict in self.verdicts]
-        return max(scores) - min(scores)
-
-    def kind(self) -> str:
-        """solve_all, solve_none or partial, by strict success."""
-        solved = sum(verdict.solved for verdict in self.verdicts)
-        return "solve_all" if solved == len(self.verdicts) else "partial" if solved else "solve_none"
 
 
 class ProRLTrainer(GRPOTrainer):
@@ -84,60 +62,31 @@ class ProRLTrainer(GRPOTrainer):
 
         `weights` are shares per domain, `floors` scores in [0, 1] per task. Without `own_loops` rollouts and
         log-probabilities come from TRL's own code, slower and to the last bit the same as there. Raises
-        StudyError when more than one process runs, or when a domain with a share has no problems.
+        StudyError when a domain with a share has no problems.
         """
-        self.stream = PromptStream(problems, config.seed)
-        missing = sorted(set(weights) - set(self.stream.by_domain))
+        stream = PromptStream(problems, config.seed)
+        missing = sorted(set(weights) - set(stream.by_domain))
         if missing:
             raise StudyError(f"no training problems for {', '.join(missing)}; raise data.train_problems.")
-        self.quotas = Quotas(weights)
-        self.floors = dict(floors)
+        self.sampling = DynamicSampling(stream, weights, floors, max_sampling_rounds, refill=dynamic_sampling)
         self.judge = judge
-        self.dynamic_sampling = dynamic_sampling
-        self.max_sampling_rounds = max_sampling_rounds
         self.own_loops = own_loops
-        # Share of a domain's groups that were informative lately: sizes the first round.
-        self.keep_rate = dict.fromkeys(weights, 1.0)
+        self.tokens_sampled = 0
+        """Completion tokens of all rollouts so far, dropped ones included."""
+        self._keys: list[tuple[Any, ...]] = []
         self._stash: tuple[list[Any], torch.Tensor] | None = None
-        self._problem_of = {problem.id: problem for problem in problems}
+        # TRL counts rows and repeats each for its group; which problems they stand for, the stream says.
         groups = config.generation_batch_size // config.num_generations
+        rows = Dataset.from_list([{"prompt": problems[0].prompt}] * groups)
         super().__init__(
             model=model,
-            reward_funcs=[self._verified_reward],
+            reward_funcs=[_sampled_before],
             args=config,
-            # Rows are only counted when dynamic sampling draws from the stream itself; without it they are
-            # the stream, in its order.
-            train_dataset=self._rows(groups, config.max_steps // config.steps_per_generation),
+            train_dataset=rows,
             processing_class=tokenizer,
             callbacks=list(callbacks),
             optimizers=optimizers,
         )
-        if self.accelerator.num_processes > 1:
-            raise StudyError("training in several processes is not supported; start it with plain python.")
-
-    def _rows(self, groups: int, steps: int) -> Dataset:
-        stream, quotas = (
-            PromptStream(list(self._problem_of.values()), self.stream.seed),
-            Quotas(self.quotas.shares),
-        )
-        problems = [
-            stream.next(domain)
-            for _ in range(1 if self.dynamic_sampling else steps)
-            for domain, count in quotas.next(groups).items()
-            for _ in range(count)
-        ]
-        return Dataset.from_list([{"prompt": p.prompt, "problem_id": p.id} for p in problems])
-
-    def _verified_reward(self, prompts, completions, problem_id, **kwargs) -> list[float]:
-        texts = [completion[-1]["content"] for completion in completions]
-        problems = [self._problem_of[i] for i in problem_id]
-        verdicts = self.judge.verify(list(zip(problems, texts, strict=True)), answers=False)
-        if self.model.training:
-            for i in range(0, len(problems), self.num_generations):
-                self._count(Group(problems[i], [], verdicts[i : i + self.num_generations]))
-        return [verdict.score for verdict in verdicts]
-
-    _verified_reward.__name__ = "verified"
 
     # ---- wrapped for speed ----------------------------------------------------------------------
 
@@ -159,6 +108,7 @@ class ProRLTrainer(GRPOTrainer):
             self.args.max_completion_length,
             eos=self._tokenizer.eos_token_id,
             pad=self._tokenizer.pad_token_id,
+            uniforms=seeded_uniforms(self._keys, self.args.max_completion_length),
         )
         return [ids for group in completions for ids in group], None
 
@@ -212,17 +162,15 @@ class ProRLTrainer(GRPOTrainer):
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
     def _generate_and_score_completions(self, inputs):
-        if not (self.dynamic_sampling and self.model.training):
+        if not self.model.training:
             return super()._generate_and_score_completions(inputs)
-        groups = self._collect_groups(len(inputs) // self.num_generations)
-        rows = [
-            {"prompt": group.problem.prompt, "problem_id": group.problem.id}
-            for group in groups
-            for _ in range(self.num_generations)
-        ]
-        scores = torch.tensor(
-            [[verdict.score] for group in groups for verdict in group.verdicts],
-            device=self.accelerator.device,
+        own, processes = len(inputs) // self.num_generations, self.accelerator.num_processes
+        batch, everything, counts = self.sampling.collect(own * processes, self._sample_groups)
+        self._log_groups(everything, counts)
+        groups = batch[self.accelerator.process_index * own :][:own]
+        rows = [{"prompt": group.problem.prompt} for group in groups for _ in range(self.num_generations)]
+        scores = torch.tensor(  # of all processes, as TRL's own method returns them
+            [[score] for group in batch for score in group.scores], device=self.accelerator.device
         )
         self._stash = (_join([group.rollout for group in groups]), scores)
         try:
@@ -230,98 +178,80 @@ class ProRLTrainer(GRPOTrainer):
         finally:
             self._stash = None
 
-    # ---- dynamic sampling --------------------------------------------------------------------------
-
-    def _collect_groups(self, count: int) -> list[Group]:
-        """`count` groups in the mixture's shares: informative ones as far as the rounds reach.
-
-        A shortfall is filled with uninformative groups of the same domain, and counted, so that the batch
-        has a fixed size and the mixture stays. Surplus informative groups are dropped: kept for the next
-        step they would be off-policy.
-        """
-        quota = self.quotas.next(count)
-        kept: dict[str, list[Group]] = {domain: [] for domain in quota}
-        spare: dict[str, list[Group]] = {domain: [] for domain in quota}
-        sampled = dict.fromkeys(quota, 0)
-        informative = dict.fromkeys(quota, 0)
-        for _ in range(self.max_sampling_rounds):
-            wanted = {d: quota[d] - len(kept[d]) for d in quota if len(kept[d]) < quota[d]}
-            if not wanted:
-                break
-            draws = {
-                d: min(MAX_OVERSAMPLING * need, math.ceil(need / max(self.keep_rate[d], 0.01)))
-                for d, need in wanted.items()
-            }
-            problems = [self.stream.next(d) for d, need in draws.items() for _ in range(need)]
-            for group in self._sample_groups(problems):
-                domain = group.problem.domain
-                sampled[domain] += 1
-                self._count(group)
-                if group.spread(self.floors.get(group.problem.task, 0.0)) > INFORMATIVE_SPREAD:
-                    informative[domain] += 1
-                    kept[domain].append(group)
-                else:
-                    spare[domain].append(group)
-        metrics = self._metrics["train"]
-        filled = 0
-        for domain in quota:
-            if sampled[domain]:
-                rate = informative[domain] / sampled[domain]
-                self.keep_rate[domain] += 0.1 * (rate - self.keep_rate[domain])
-            shortfall = quota[domain] - len(kept[domain])
-            filled += max(0, shortfall)
-            metrics[f"sampled/{domain}"].append(sampled[domain])
-            metrics[f"informative/{domain}"].append(informative[domain])
-            metrics[f"kept/{domain}"].append(quota[domain] - max(0, shortfall))
-            kept[domain] = (kept[domain] + spare[domain])[: quota[domain]]
-        metrics["kept_fraction"].append((count - filled) / max(1, sum(sampled.values())))
-        metrics["filled_groups"].append(filled)
-        return [group for domain in quota for group in kept[domain]]
+    # ---- sampling ----------------------------------------------------------------------------------
 
     def _sample_groups(self, problems: Sequence[Problem]) -> list[Group]:
-        """Sample and judge one group per problem under the current policy."""
+        """Sample and judge one group per problem under the current policy, each in one of the processes."""
+        processes, mine = self.accelerator.num_processes, self.accelerator.process_index
+        own = [(place, problem) for place, problem in enumerate(problems) if place % processes == mine]
+        # TRL exchanges lengths while it samples, so all processes sample equally many; the rest is dropped.
+        padded = own + [(-1, problems[0])] * (-(-len(problems) // processes) - len(own))
         size = self.num_generations
-        rows = [problem for problem in problems for _ in range(size)]
+        rows = [problem for _, problem in padded for _ in range(size)]
+        self._keys = [
+            (self.args.seed, self.sampling.drawn + place, number)
+            for place, problem in padded
+            for number in range(size)
+        ]
         output = super()._generate([problem.prompt for problem in rows])
         assert len(output) == GENERATE_FIELDS, f"TRL's _generate returned {len(output)} fields"
-        texts = [completion[-1]["content"] for completion in output[3]]
-        verdicts = self.judge.verify(list(zip(rows, texts, strict=True)), answers=False)
-        return [
-            Group(
-                problem=problem,
-                rollout=[
-                    field[i * size : (i + 1) * size] if isinstance(field, list) and field else field
-                    for field in output
-                ],
-                verdicts=verdicts[i * size : (i + 1) * size],
+        texts = [completion[-1]["content"] for completion in output[3]][: len(own) * size]
+        verdicts = self.judge.verify(list(zip(rows[: len(own) * size], texts, strict=True)), answers=False)
+        groups = [
+            (
+                place,
+                Group(
+                    problem=problem,
+                    rollout=[
+                        field[i * size : (i + 1) * size] if isinstance(field, list) and field else field
+                        for field in output
+                    ],
+                    verdicts=verdicts[i * size : (i + 1) * size],
+                ),
             )
-            for i, problem in enumerate(problems)
+            for i, (place, problem) in enumerate(own)
         ]
+        if processes > 1:
+            groups = sorted(gather_object(groups), key=lambda pair: pair[0])
+        found = [group for _, group in groups]
+        self.tokens_sampled += sum(len(ids) for group in found for ids in group.rollout[1])
+        return found
 
-    def _count(self, group: Group) -> None:
-        """Metrics on everything that was sampled: unlike those on kept groups, they measure the policy."""
-        metrics, domain = self._metrics["train"], group.problem.domain
-        scores = [verdict.score for verdict in group.verdicts]
-        metrics[f"reward/{domain}"].append(sum(scores) / len(scores))
-        metrics[f"solved/{domain}"].append(sum(v.solved for v in group.verdicts) / len(scores))
-        for kind in ("solve_all", "solve_none", "partial"):
-            metrics[f"{kind}/{domain}"].append(float(group.kind() == kind))
+    def _log_groups(self, everything: Sequence[Group], counts: Counts) -> None:
+        """Metrics on all that was sampled: unlike those on kept groups, they measure the policy."""
+        metrics = self._metrics["train"]
+        for group in everything:
+            domain = group.problem.domain
+            metrics[f"reward/{domain}"].append(sum(group.scores) / len(group.scores))
+            metrics[f"solved/{domain}"].append(sum(v.solved for v in group.verdicts) / len(group.verdicts))
+            for kind in ("solve_all", "solve_none", "partial"):
+                metrics[f"{kind}/{domain}"].append(float(group.kind() == kind))
+        for domain in counts.quota:
+            metrics[f"sampled/{domain}"].append(counts.sampled[domain])
+            metrics[f"informative/{domain}"].append(counts.informative[domain])
+            metrics[f"kept/{domain}"].append(counts.kept[domain])
+            metrics[f"saturated/{domain}"].append(float(domain in counts.saturated))
+        metrics["kept_fraction"].append(sum(counts.kept.values()) / len(everything))
+        metrics["filled_groups"].append(counts.filled)
 
     # ---- what a checkpoint holds beside TRL's own state -----------------------------------------------
 
     def study_state(self) -> dict[str, Any]:
-        """Prompt positions, carried quotas and keep rates, JSON-plain."""
-        return {
-            "stream": self.stream.state_dict(),
-            "quotas": self.quotas.state_dict(),
-            "keep_rate": dict(self.keep_rate),
-        }
+        """Where prompts, quotas and the count of tokens stand, JSON-plain."""
+        return {"sampling": self.sampling.state_dict(), "tokens_sampled": self.tokens_sampled}
 
     def load_study_state(self, state: Mapping[str, Any]) -> None:
         """Inverse of `study_state`."""
-        self.stream.load_state_dict(state["stream"])
-        self.quotas.load_state_dict(state["quotas"])
-        self.keep_rate = dict(state["keep_rate"])
+        self.sampling.load_state_dict(state["sampling"])
+        self.tokens_sampled = state["tokens_sampled"]
+
+
+def _sampled_before(prompts, completions, **_: Any) -> list[float]:
+    """Stands where TRL wants a reward function; scores come with the sampled groups."""
+    raise NotImplementedError("ProRLTrainer scores while it samples; evaluate with prorl_study.evaluation")
+
+
+_sampled_before.__name__ = "verified"
 
 
 def _length_buckets(attention_mask: torch.Tensor, prompt_width: int) -> list[torch.Tensor]:

@@ -31,6 +31,7 @@ def test_quotas_fill_each_step_and_hold_the_mixture_to_within_a_group(groups):
     quotas, totals = Quotas(weights), dict.fromkeys(weights, 0)
     for step in range(1, 201):
         quota = quotas.next(groups)
+        quotas.settle(quota)
         assert sum(quota.values()) == groups
         for domain, count in quota.items():
             assert count >= 0
@@ -40,6 +41,10 @@ def test_quotas_fill_each_step_and_hold_the_mixture_to_within_a_group(groups):
 
 def test_quotas_go_on_from_their_saved_remainders():
     one, two = Quotas({"a": 1, "b": 2}), Quotas({"a": 1, "b": 2})
-    one.next(4)
+    one.settle(one.next(4))
     two.load_state_dict(one.state_dict())
-    assert [one.next(4) for _ in range(5)] == [two.next(4) for _ in range(5)]
+    for _ in range(5):
+        quota = one.next(4)
+        assert quota == two.next(4)
+        for quotas in (one, two):
+            quotas.settle(quota)

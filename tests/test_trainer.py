@@ -1,6 +1,7 @@
 """The trainer: what it relies on in TRL, what dynamic sampling keeps, and that it learns."""
 
 import inspect
+import os
 from dataclasses import replace
 
 import pytest
@@ -28,7 +29,8 @@ def make_trainer(
 ):
     """`overrides` are fields of TRL's configuration that the recipe sets otherwise."""
     model = tiny.save_model(folder / "model", seed)
-    config = grpo_config(params, steps, folder / "out", seed, on_gpu=False)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    config = grpo_config(params, steps, folder / "out", seed, on_gpu=False, processes=processes)
     return ProRLTrainer(
         model=str(model),
         config=replace(config, generation_batch_size=None, **overrides) if overrides else config,
