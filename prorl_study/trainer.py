@@ -30,6 +30,9 @@ from prorl_study.streams import PromptStream
 LENGTH_BUCKET = 16
 """Rows of similar length that pass the model together."""
 
+MOST_STEPS_A_PASS = 1000
+"""Rollout steps for which the data set that TRL counts has rows."""
+
 GENERATE_FIELDS = 8
 """Arity of what TRL 1.16's `_generate` returns; one value per sample in each list field."""
 
@@ -76,8 +79,10 @@ class ProRLTrainer(GRPOTrainer):
         self._keys: list[tuple[Any, ...]] = []
         self._stash: tuple[list[Any], torch.Tensor] | None = None
         # TRL counts rows and repeats each for its group; which problems they stand for, the stream says.
+        # Each pass over them draws from torch's generator, so a run of moderate length takes one pass.
         groups = config.generation_batch_size // config.num_generations
-        rows = Dataset.from_list([{"prompt": problems[0].prompt}] * groups)
+        steps = min(MOST_STEPS_A_PASS, config.max_steps // config.steps_per_generation)
+        rows = Dataset.from_list([{"prompt": problems[0].prompt}] * groups * max(1, steps))
         super().__init__(
             model=model,
             reward_funcs=[_sampled_before],
