@@ -38,15 +38,20 @@ class Group:
     rollout: list[list[Any] | None]
     """The group's slice of each field that the trainer's sampling returned; None for an absent field."""
     verdicts: list[Verdict]
+    rewards: list[float] = field(default_factory=list)
+    """What each rollout is paid; its score where nothing else is said."""
+
+    def __post_init__(self) -> None:
+        self.rewards = self.rewards or self.scores
 
     @property
     def scores(self) -> list[float]:
         return [verdict.score for verdict in self.verdicts]
 
     def spread(self, floor: float) -> float:
-        """Largest minus smallest score, both at least the task's floor: crumbs for format do not count."""
-        scores = [max(score, floor) for score in self.scores]
-        return max(scores) - min(scores)
+        """Largest minus smallest reward, both at least the task's floor: crumbs for format do not count."""
+        rewards = [max(reward, floor) for reward in self.rewards]
+        return max(rewards) - min(rewards)
 
     def kind(self) -> str:
         """solve_all, solve_none or partial, by strict success."""
@@ -86,6 +91,8 @@ class DynamicSampling:
         Without `refill` all that is sampled is trained on, as in plain GRPO, and is only counted."""
         self.stream, self.floors, self.max_rounds, self.refill = stream, dict(floors), max_rounds, refill
         self.quotas = Quotas(weights)
+        self.active = list(weights)
+        """Domains that prompts are drawn from now; the caller may change it between steps."""
         self.keep_rate = dict.fromkeys(weights, 1.0)
         self.barren = dict.fromkeys(weights, 0)
         """Groups without signal since the last one with it."""
@@ -93,8 +100,8 @@ class DynamicSampling:
         """Prompts drawn before the round that is being sampled."""
 
     def saturated(self) -> list[str]:
-        found = [domain for domain, groups in self.barren.items() if groups >= SATURATED_AFTER]
-        return [] if len(found) == len(self.barren) else found
+        found = [domain for domain in self.active if self.barren[domain] >= SATURATED_AFTER]
+        return [] if len(found) == len(self.active) else found
 
     def informs(self, group: Group) -> bool:
         return group.spread(self.floors.get(group.problem.task, 0.0)) > INFORMATIVE_SPREAD
@@ -112,7 +119,8 @@ class DynamicSampling:
         for the next step they would be off-policy.
         """
         idle = self.saturated() if self.refill else []
-        quota = self.quotas.next(count, without=idle)
+        without = [domain for domain in self.barren if domain in idle or domain not in self.active]
+        quota = self.quotas.next(count, without)
         kept: dict[str, list[Group]] = {domain: [] for domain in quota}
         spare: dict[str, list[Group]] = {domain: [] for domain in quota}
         everything: list[Group] = []
@@ -145,7 +153,7 @@ class DynamicSampling:
             counts.kept[domain] = min(wanted, len(kept[domain]))
             if self.refill:
                 batch += (kept[domain] + spare[domain])[:wanted]
-        self.quotas.settle(counts.kept if self.refill else quota, without=idle)
+        self.quotas.settle(counts.kept if self.refill else quota, without)
         return batch, everything, counts
 
     def state_dict(self) -> dict[str, Any]:

@@ -31,6 +31,15 @@ def _share(section: object, *names: str) -> None:
             )
 
 
+def _among(where: str, section: object, **allowed: tuple[str, ...]) -> None:
+    for name, values in allowed.items():
+        if getattr(section, name) not in values:
+            raise StudyError(
+                f"{where}: {name}={getattr(section, name)!r} must be one of {', '.join(values)}; change it in "
+                "params.yaml."
+            )
+
+
 @dataclass(frozen=True)
 class DataParams:
     """Sizes of the splits that the stages use: the first problems of each split of the snapshot."""
@@ -97,16 +106,22 @@ class TrainParams:
 
     learning_rate: float
     """AdamW, constant (paper: 2e-6 for 1.5 B parameters)."""
+    domains: list[str]
+    """Domains that the arm trains on; a specialist has one."""
     prompts_per_step: int
     """Groups that a rollout step trains on (paper: 256)."""
     rollouts_per_prompt: int
-    """Group size n (paper: 16, 32, 16)."""
+    """Group size n at the start (paper: 16, 32, 16)."""
     updates_per_rollout: int
     """Optimizer steps per rollout step (paper: 4)."""
     temperature: float
     """Rollout temperature (paper: 1.2)."""
     max_completion_tokens: int
-    """Response cap (paper: 8k, then 16k)."""
+    """Response cap at the start (paper: 8k, then 16k)."""
+    curriculum: list[dict[str, Any]]
+    """What changes from a number of sampled `tokens` on; see `curriculum.py` (paper: App. E)."""
+    reward: str
+    """What a verdict is paid: `verified`, or a control of `rewards.py` (`random`, `format`, `noisy`)."""
     clip_low: float
     """epsilon_low (paper: 0.2)."""
     clip_high: float
@@ -117,6 +132,8 @@ class TrainParams:
     """Drop groups without signal and refill, with quotas per domain."""
     max_sampling_rounds: int
     """Rollout rounds per step before the batch is filled with uninformative groups."""
+    spread_above_floor: bool
+    """A group informs by its scores above the task's floor, so that crumbs for format do not count."""
     loss_type: str
     """TRL's loss aggregation (paper: silent)."""
     scale_rewards: str
@@ -129,6 +146,16 @@ class TrainParams:
     """Rollout steps between validations."""
     validation_prompts: int
     """Validation problems per domain in one check."""
+    probe_every: int
+    """Rollout steps between measurements of the KL gradient's share and of the size of a step."""
+    min_delta: float
+    """Rise of the validation score, a share of 1, that counts as one (and two standard errors at least)."""
+    patience: int
+    """Checks in a row without a rise that are a plateau."""
+    max_drop: float
+    """Fall of the validation score below the last check that rose, which ends a segment at once."""
+    max_kl: float
+    """KL to the reference that ends a segment (nats per token)."""
     alarm_kl: float
     """Stop when the mean KL to the reference exceeds this (nats per token)."""
     alarm_entropy: float
@@ -146,7 +173,14 @@ class TrainParams:
             "max_sampling_rounds",
             "checkpoint_every",
             "validate_every",
+            "validation_prompts",
+            "probe_every",
+            "min_delta",
+            "patience",
+            "max_drop",
+            "max_kl",
         )
+        _among("train", self, reward=("verified", "random", "format", "noisy"))
         groups, updates = self.prompts_per_step, self.updates_per_rollout
         if groups * self.rollouts_per_prompt % updates:
             raise StudyError(
@@ -163,21 +197,31 @@ class SegmentParams:
     """Name of the segment; its model is `models/<segment>`."""
     previous: str
     """Model that the segment starts from: `base` or a segment."""
-    steps: int
-    """Rollout steps."""
+    tokens: int
+    """Budget in sampled tokens, those of dropped groups and of validation included. What the segment before
+    has left over comes on top."""
     reference: str
     """move: the reference becomes the policy that the segment starts from; keep: the previous one stays."""
     optimizer: str
     """fresh: AdamW starts empty (the paper's reset does both); keep: its state is carried over."""
+    rule: str
+    """stop: the stagnation rule may end the segment before its budget is spent; log: it only writes down that
+    it would have. The last segment logs, so that all arms spend the same."""
+    bump: float = 1.0
+    """Factor on the learning rate in the first `bump_steps` rollout steps: a control for the fresh optimizer,
+    whose first steps are large."""
+    bump_steps: int = 0
+    """Rollout steps."""
 
     def __post_init__(self) -> None:
-        _positive(self, "steps")
-        for name, allowed in (("reference", ("move", "keep")), ("optimizer", ("fresh", "keep"))):
-            if getattr(self, name) not in allowed:
-                raise StudyError(
-                    f"segment {self.segment}: {name}={getattr(self, name)!r} must be one of "
-                    f"{', '.join(allowed)}; change it under `segments` in params.yaml."
-                )
+        _positive(self, "tokens", "bump")
+        _among(
+            f"segment {self.segment}",
+            self,
+            reference=("move", "keep"),
+            optimizer=("fresh", "keep"),
+            rule=("stop", "log"),
+        )
 
 
 @dataclass(frozen=True)
@@ -391,6 +435,11 @@ def load(path: Path) -> Params:
                 f"{', '.join(sorted(seen))}; list segments in the order in which they run."
             )
         seen.add(segment.segment)
+    if segments and (last := list(segments.values())[-1]).rule != "log":
+        raise StudyError(
+            f"{path.name}, segments.{last.segment}: rule={last.rule!r} must be 'log' in the last segment, which "
+            "spends what is left."
+        )
     return Params(
         profile=raw["profile"],
         seed=raw["seed"],

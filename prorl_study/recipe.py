@@ -71,7 +71,7 @@ def grpo_config(
         logging_steps=updates,
         save_strategy="steps",
         save_steps=params.checkpoint_every * updates,
-        save_total_limit=2,
+        save_total_limit=3,  # the newest may be unfinished and the one before it damaged
         report_to="none",
         disable_tqdm=True,
         seed=seed,

@@ -1,10 +1,13 @@
 """Prolonged training, one segment at a time: resets at the boundaries, state that a killed run goes on from.
 
 A segment starts from saved fp32 state. Moving the reference and starting the optimizer fresh, the paper's
-reset, is then simply a new trainer on the previous policy's path. State lives in `.work/<fingerprint>/`;
-the fingerprint covers all that determines the run except its length, so changed parameters never resume
-an old model and a raised step count extends the run. Run as a module it trains one segment:
-`python -m prorl_study.segments CONFIG.json`.
+reset, is then simply a new trainer on the previous policy's path; keeping both goes on as if there were no
+boundary. A segment ends when its budget of sampled tokens is spent, or earlier where the stagnation rule may
+stop it; what is left over passes to the next. Budgets and steps count from the start of the chain.
+
+State lives in `.work/<fingerprint>/`; the fingerprint covers all that determines the run except its budget,
+so changed parameters never resume an old model and a raised budget extends the run. Run as a module it
+trains one segment: `python -m prorl_study.segments CONFIG.json`.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +27,30 @@ import pandas as pd
 
 from prorl_study.domains.problem import Problem
 from prorl_study.errors import StudyError
-from prorl_study.files import VERDICT_CODE, code_digests, digests, read_log
+from prorl_study.files import VERDICT_CODE, code_digests, digests, read_log, write_json
 from prorl_study.params import SegmentParams, TrainParams, build
 
 STATE_FILE = "study_state.json"
 """Written last into a checkpoint: its existence means that the checkpoint is complete."""
 
-DETERMINING = ("recipe.py", "rollout.py", "sampling.py", "segments.py", "streams.py", "trainer.py")
+EXPORTED = ("config.json", "generation_config.json", "model.safetensors", "optimizer.pt", "rng_state.pth")
+"""Files of the last checkpoint that a finished segment passes on, besides its state."""
+
+NO_LIMIT = 1_000_000
+"""Rollout steps, more than any budget of tokens pays for; the budget ends a segment."""
+
+DETERMINING = (
+    "curriculum.py",
+    "dynamic_sampling.py",
+    "recipe.py",
+    "rewards.py",
+    "rollout.py",
+    "sampling.py",
+    "segments.py",
+    "stagnation.py",
+    "streams.py",
+    "trainer.py",
+)
 """Code that a run depends on besides that of verdicts."""
 
 
@@ -65,82 +85,283 @@ class SegmentConfig:
         return cls(train=train, segment=segment, **raw)
 
 
-def fingerprint(train: TrainParams, segment: SegmentParams, seed: int, problems: Path, previous: Path) -> str:
-    """Sixteen hex digits that change with everything that determines the run except its length."""
-    content = {
+def identity(
+    train: TrainParams, segment: SegmentParams, seed: int, problems: Path, previous: Path
+) -> dict[str, Any]:
+    """Everything that determines the run except its budget, JSON-plain."""
+    return {
         "train": asdict(train),
-        "segment": {k: v for k, v in asdict(segment).items() if k != "steps"},
+        "segment": {k: v for k, v in asdict(segment).items() if k != "tokens"},
         "seed": seed,
         "problems": digests(problems, ["*.parquet"]),
         "previous": digests(previous),
         "code": code_digests(*VERDICT_CODE, *DETERMINING),
     }
+
+
+def fingerprint(train: TrainParams, segment: SegmentParams, seed: int, problems: Path, previous: Path) -> str:
+    """Sixteen hex digits that change with everything that determines the run except its budget."""
+    content = identity(train, segment, seed, problems, previous)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint in `folder`, or None."""
+def difference(one: Any, two: Any, name: str = "") -> str:
+    """Where two nested dictionaries first differ, as `name: one, not two`; empty where they do not."""
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        for key in sorted({*one, *two}):
+            found = difference(one.get(key), two.get(key), f"{name}.{key}" if name else str(key))
+            if found:
+                return found
+        return ""
+    return "" if one == two else f"{name}: {one!r}, not {two!r}"
+
+
+# ---- checkpoints ------------------------------------------------------------------------------------
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints in `folder` that were written to their end, the newest first."""
     complete = [c for c in folder.glob("checkpoint-*") if (c / STATE_FILE).is_file()]
-    return max(complete, key=lambda c: int(c.name.rpartition("-")[2]), default=None)
+    return sorted(complete, key=lambda c: int(c.name.rpartition("-")[2]), reverse=True)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The study's state in a checkpoint or a model; empty in a model that no segment made."""
+    path = folder / STATE_FILE
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def damage(checkpoint: Path) -> str:
+    """Name of a file that is not what was written, or empty."""
+    try:
+        written = read_state(checkpoint)["files"]
+    except (ValueError, KeyError):
+        return STATE_FILE
+    present = digests(checkpoint)
+    return next((name for name, value in written.items() if present.get(name) != value), "")
+
+
+def usable_checkpoint(folder: Path, wanted: Mapping[str, Any], budget: int) -> Path | None:
+    """The newest checkpoint in `folder` to go on from, or None.
+
+    A damaged one is named on stderr and deleted, and the one before it is taken; one that went beyond
+    `budget` sampled tokens is passed over. Raises StudyError, naming the difference, where a checkpoint was
+    made by another run than `wanted`, an `identity`.
+    """
+    for checkpoint in complete_checkpoints(folder):
+        if bad := damage(checkpoint):
+            print(f"{checkpoint}: {bad} is damaged; going on from the checkpoint before.", file=sys.stderr)
+            shutil.rmtree(checkpoint)
+            continue
+        state = read_state(checkpoint)
+        if apart := difference(json.loads(json.dumps(wanted)), state["identity"]):
+            raise StudyError(
+                f"{checkpoint} was made by another run ({apart}); delete {folder} or restore what was changed."
+            )
+        if not state["ended"] and state["trainer"]["tokens"]["sampled"] >= budget:
+            continue
+        if state["ended"] and state["ended"]["rule"] == "budget" and state["budget"] > budget:
+            continue
+        return checkpoint
+    return None
+
+
+def _finished(state: Mapping[str, Any], budget: int) -> bool:
+    """Whether the segment that left `state` has nothing more to do, now that its budget is `budget`."""
+    ended = state.get("ended")
+    return bool(ended) and (ended["rule"] != "budget" or state["trainer"]["tokens"]["sampled"] >= budget)
+
+
+# ---- one segment --------------------------------------------------------------------------------------
 
 
 def train_segment(config: SegmentConfig) -> None:
     """Train one segment to its end and export it to `config.out`; go on from the last checkpoint if any.
 
     The exported folder holds the policy in Hugging Face format with its tokenizer, `reference/` (the
-    weights that the KL was measured against) and `optimizer.pt`, so that a later segment may keep either.
+    weights that the KL was measured against), the optimizer's and the generators' state and the study's own,
+    so that a later segment may keep any of them. Raises StudyError where training has gone wrong, or a
+    checkpoint cannot be written or used.
     """
     import torch
-    from transformers import AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from prorl_study.curriculum import phases
     from prorl_study.domains import DOMAINS
     from prorl_study.problems import load_floors, load_problems
     from prorl_study.recipe import grpo_config
-    from prorl_study.sampling import Sampler
     from prorl_study.verification.pool import VerificationPool
 
     train, segment, work = config.train, config.segment, Path(config.work)
     checkpoints, previous, problems = work / "checkpoints", Path(config.previous), Path(config.problems)
-    steps = segment.steps
-    tokenizer = AutoTokenizer.from_pretrained(previous)
-    weights = {name: float(domain.weight) for name, domain in DOMAINS.items()}
-    floors = {task: floor["garbage"]["score"] for task, floor in load_floors(problems).items()}
-    resume = last_checkpoint(checkpoints)
-    done = json.loads((resume / STATE_FILE).read_text())["step"] if resume else 0
+    wanted = identity(train, segment, config.seed, problems, previous)
+    before = read_state(previous)
+    budget = before.get("budget", 0) + segment.tokens
+    resume = usable_checkpoint(checkpoints, wanted, budget)
+    for newer in checkpoints.glob("checkpoint-*"):
+        if resume is None or int(newer.name.rpartition("-")[2]) > int(resume.name.rpartition("-")[2]):
+            shutil.rmtree(newer)  # unfinished, or beyond the budget
+    state = read_state(resume) if resume else {}
+    done = state["trainer"]["rollout_steps"] if resume else _steps(before)
     _cut_back(work / "log.jsonl", done)
+    _cut_back(work / "checks.jsonl", done if resume else done - 1)
+
+    plan = phases(train, list(DOMAINS))
+    active = [d for d in DOMAINS if any(d in phase.domains for _, phase in plan)]
+    floors = {task: floor["garbage"]["score"] for task, floor in load_floors(problems).items()}
     with VerificationPool(workers=config.workers, isolation=config.isolation) as pool:
-        validation = _first_per_domain(load_problems(problems, "validation"), train.validation_prompts)
-        sampler = Sampler(
-            config.eval_temperature, config.top_p, train.max_completion_tokens, config.batch_tokens
-        )
-        trainer_class = _segment_trainer()
-        trainer = trainer_class(
+        trainer = _segment_trainer()(
             model=str(previous),
-            config=grpo_config(train, steps, checkpoints, config.seed, torch.cuda.is_available()),
+            config=grpo_config(train, NO_LIMIT, checkpoints, config.seed, torch.cuda.is_available()),
             problems=load_problems(problems, "train"),
-            weights=weights,
-            floors=floors,
+            weights={name: float(DOMAINS[name].weight) for name in active},
+            floors=floors if train.spread_above_floor and train.reward == "verified" else {},
             judge=pool,
-            tokenizer=tokenizer,
+            tokenizer=AutoTokenizer.from_pretrained(previous),
             dynamic_sampling=train.dynamic_sampling,
             max_sampling_rounds=train.max_sampling_rounds,
+            curriculum=plan,
+            reward=train.reward,
+            probe_every=train.probe_every,
         )
+        trainer.identity = wanted
+        trainer.course = course = Course(config, budget, before, resumed=state)
         reference = previous / "reference"
         if segment.reference == "keep" and reference.is_dir() and trainer.ref_model is not None:
-            from transformers import AutoModelForCausalLM
-
             kept = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32)
             trainer.ref_model.load_state_dict(kept.state_dict())
-        if segment.optimizer == "keep" and (previous / "optimizer.pt").is_file():
-            trainer.kept_optimizer = previous / "optimizer.pt"
-        _continue_stream(trainer, previous)
-        trainer.add_callback(_watch(trainer, config, validation, sampler, pool, work))
-        if done < steps:
+        if before:
+            trainer.load_study_state(before["trainer"])
+            trainer.probed_from = trainer.rollout_steps
+        if not _finished(state, budget):
+            validation = [p for p in load_problems(problems, "validation") if p.domain in active]
+            check = Validation(config, _first_per_domain(validation, train.validation_prompts), pool)
+            trainer.add_callback(_watch(trainer, config, course, check, previous if before else None))
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-            if last_checkpoint(checkpoints) is None or trainer.state.global_step % trainer.args.save_steps:
-                trainer._save_checkpoint(trainer.model, trial=None)
-            resume = last_checkpoint(checkpoints)
-        _export(resume, trainer, Path(config.out), segment)
+            resume = complete_checkpoints(checkpoints)[0]
+        _export(resume, trainer, Path(config.out))
+
+
+class Course:
+    """Where a segment stands between its beginning and its end, and what has happened at its boundaries."""
+
+    def __init__(
+        self, config: SegmentConfig, budget: int, before: Mapping[str, Any], resumed: Mapping[str, Any]
+    ) -> None:
+        """`before` is the state that the previous segment left, `resumed` that of the checkpoint to go on from;
+        both may be empty. `budget` counts sampled tokens from the start of the chain."""
+        from prorl_study.stagnation import Rule, Stagnation
+
+        train, segment = config.train, config.segment
+        self.budget, self.may_stop = budget, segment.rule == "stop"
+        self.stagnation = Stagnation(Rule(train.min_delta, train.patience, train.max_drop, train.max_kl))
+        self.ended: dict[str, Any] | None = None
+        self.firings: list[dict[str, Any]] = []
+        self.last: dict[str, float] = {}
+        """Latest value of what a boundary is described by."""
+        self.boundaries: list[dict[str, Any]] = list(before.get("boundaries", []))
+        self.goes_on = bool(before) and segment.reference == segment.optimizer == "keep"
+        """Nothing changes at the boundary, so nothing is looked at anew either."""
+        if resumed:
+            self.stagnation.load_state_dict(resumed["stagnation"])
+            self.firings, self.last = list(resumed["firings"]), dict(resumed["last"])
+            self.boundaries = list(resumed["boundaries"])
+        elif before:
+            if self.goes_on:
+                self.stagnation.load_state_dict(before["stagnation"])
+            self.last = dict(before["last"])
+            self.boundaries.append(
+                {
+                    "segment": segment.segment,
+                    "reference": segment.reference,
+                    "optimizer": segment.optimizer,
+                    "step": before["trainer"]["rollout_steps"],
+                    "tokens": before["trainer"]["tokens"]["sampled"],
+                    "rule": before["ended"]["rule"],
+                    "evidence": before["ended"],
+                    "before": dict(before["last"]),
+                    "after": {},
+                }
+            )
+
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Take in a step's record; the first after a boundary shows what the boundary has done."""
+        values = {name: record[name] for name in BOUNDARY_FIGURES if name in record}
+        self.last |= values
+        if self.boundaries and not self.boundaries[-1]["after"]:
+            self.boundaries[-1]["after"] = values
+
+    def look(self, step: int, tokens: int, scores: Sequence[float], kl: float) -> dict[str, Any]:
+        """Take in a validation check; returns what the log says of it. The rule ends the segment if it may."""
+        anchor = self.stagnation.anchor
+        firing = self.stagnation.look(step, tokens, scores, kl)
+        if firing:
+            self.firings.append(firing.row())
+            if self.may_stop and not self.ended:
+                self.ended = firing.row()
+        rose = anchor is not None and firing is None and self.stagnation.anchor is not anchor
+        return {"rose": rose, "fired": firing.rule if firing else ""}
+
+    def spend(self, tokens: int) -> None:
+        if tokens >= self.budget and not self.ended:
+            self.ended = {"rule": "budget"}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "budget": self.budget,
+            "ended": self.ended,
+            "stagnation": self.stagnation.state_dict(),
+            "firings": self.firings,
+            "last": self.last,
+            "boundaries": self.boundaries,
+        }
+
+
+BOUNDARY_FIGURES = ("kl", "entropy", "kl_share", "step_size", "grad_norm")
+"""What is shown before and after a boundary."""
+
+
+class Validation:
+    """Checks of the policy on problems of its own split, each drawn by a generator seeded with the step."""
+
+    def __init__(self, config: SegmentConfig, problems: Sequence[Problem], pool) -> None:
+        from prorl_study.sampling import Sampler
+
+        self.problems, self.pool, self.seed = list(problems), pool, config.seed
+        self.sampler = Sampler(
+            config.eval_temperature, config.top_p, config.train.max_completion_tokens, config.batch_tokens
+        )
+
+    def __call__(self, model, tokenizer, step: int) -> tuple[list[float], int]:
+        """Score of each problem and the number of tokens that this took."""
+        from prorl_study.sampling import sample
+
+        model.eval()
+        samples = sample(model, tokenizer, self.problems, 1, self.sampler, self.seed + step)
+        model.train()
+        answered = [(p, s[0].text) for p, s in zip(self.problems, samples, strict=True)]
+        verdicts = self.pool.verify(answered, answers=False)
+        return [verdict.score for verdict in verdicts], sum(s[0].tokens for s in samples)
+
+    def prompt_tokens(self, tokenizer) -> int:
+        return sum(
+            len(
+                tokenizer.apply_chat_template(
+                    problem.prompt, add_generation_prompt=True, tokenize=True, return_dict=False
+                )
+            )
+            for problem in self.problems
+        )
+
+    def means(self, scores: Sequence[float]) -> dict[str, float]:
+        """Mean score per domain, and the mean of these."""
+        by_domain: dict[str, list[float]] = {}
+        for problem, score in zip(self.problems, scores, strict=True):
+            by_domain.setdefault(problem.domain, []).append(score)
+        means = {domain: sum(values) / len(values) for domain, values in by_domain.items()}
+        return {"validation": sum(means.values()) / len(means)} | {
+            f"validation/{domain}": mean for domain, mean in means.items()
+        }
 
 
 def _first_per_domain(problems: Sequence[Problem], count: int) -> list[Problem]:
@@ -150,10 +371,8 @@ def _first_per_domain(problems: Sequence[Problem], count: int) -> list[Problem]:
     return [problem for part in taken.values() for problem in part[:count]]
 
 
-def _continue_stream(trainer, previous: Path) -> None:
-    """Go on in the prompt streams where the previous segment stopped, so that no prompt is favoured."""
-    if (previous / STATE_FILE).is_file():
-        trainer.load_study_state(json.loads((previous / STATE_FILE).read_text())["trainer"])
+def _steps(state: Mapping[str, Any]) -> int:
+    return state["trainer"]["rollout_steps"] if state else 0
 
 
 def _cut_back(log: Path, step: int) -> None:
@@ -166,75 +385,96 @@ def _cut_back(log: Path, step: int) -> None:
 
 
 def _segment_trainer():
-    import torch
+    from safetensors import SafetensorError
 
     from prorl_study.trainer import ProRLTrainer
 
     class SegmentTrainer(ProRLTrainer):
-        """Adds the study's own state to TRL's checkpoints, and carries an optimizer over a boundary."""
+        """Adds the study's own state to TRL's checkpoints."""
 
-        kept_optimizer: Path | None = None
+        identity: dict[str, Any]
+        course: Course
 
         def _save_checkpoint(self, model, trial):
-            super()._save_checkpoint(model, trial)
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            state = {
-                "step": self.state.global_step // self.args.steps_per_generation,
-                "trainer": self.study_state(),
-            }
-            partial = folder / (STATE_FILE + ".partial")
-            partial.write_text(json.dumps(state))
-            os.replace(partial, folder / STATE_FILE)
+            try:
+                super()._save_checkpoint(model, trial)
+                state = {
+                    "trainer": self.study_state(),
+                    **self.course.state(),
+                    "identity": self.identity,
+                    "files": digests(folder),
+                }
+                write_json(state, folder / STATE_FILE)
+            except (OSError, RuntimeError, SafetensorError) as error:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise StudyError(
+                    f"the checkpoint {folder} could not be written ({error}); make room there and start again, "
+                    "and the run goes on from the checkpoint before."
+                ) from error
 
         def _load_optimizer_and_scheduler(self, checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
-            if checkpoint is None:
-                if self.kept_optimizer is not None:
-                    self.optimizer.load_state_dict(torch.load(self.kept_optimizer, weights_only=True))
-            else:
-                state = json.loads((Path(checkpoint) / STATE_FILE).read_text())
-                self.load_study_state(state["trainer"])
+            self.load_study_state(read_state(Path(checkpoint))["trainer"])
 
     return SegmentTrainer
 
 
-def _watch(trainer, config: SegmentConfig, validation, sampler, pool, work: Path):
-    """Callback: one line per rollout step in `log.jsonl`, validation, and the alarm."""
+def _watch(trainer, config: SegmentConfig, course: Course, validation: Validation, previous: Path | None):
+    """Callback: one line per rollout step in `log.jsonl` and per check in `checks.jsonl`, the alarm, the end."""
+    import torch
     from transformers import TrainerCallback
 
-    from prorl_study.sampling import sample
-
-    train, segment, updates = config.train, config.segment, config.train.updates_per_rollout
+    train, segment, work = config.train, config.segment, Path(config.work)
     started = time.monotonic()
+    prompts = validation.prompt_tokens(trainer.processing_class)
+    first = trainer.rollout_steps  # where the segment begins; a resumed trainer has not read its state yet
 
-    def validate(step: int) -> dict[str, float]:
-        model = trainer.model
-        model.eval()
-        samples = sample(model, trainer.processing_class, validation, 1, sampler, config.seed + step)
-        model.train()
-        answered = [(p, s[0].text) for p, s in zip(validation, samples, strict=True)]
-        verdicts = pool.verify(answered, answers=False)
-        scores: dict[str, list[float]] = {}
-        for problem, verdict in zip(validation, verdicts, strict=True):
-            scores.setdefault(problem.domain, []).append(verdict.score)
-        means = {domain: sum(values) / len(values) for domain, values in scores.items()}
-        return {"validation": sum(means.values()) / len(means)} | {
-            f"validation/{domain}": mean for domain, mean in means.items()
-        }
+    def append(name: str, record: Mapping[str, Any]) -> None:
+        with (work / name).open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def check(kl: float) -> None:
+        step = trainer.rollout_steps
+        scores, tokens = validation(trainer.model, trainer.processing_class, step)
+        trainer.tokens["sampled"] += tokens
+        trainer.tokens["prompt"] += prompts
+        seen = course.look(step, trainer.tokens["sampled"], scores, kl)
+        place = {"step": step, "segment": segment.segment, "tokens": trainer.tokens["sampled"]}
+        append("checks.jsonl", place | validation.means(scores) | seen)
 
     class Watch(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            if state.global_step:
+                return  # resumed
+            if previous and segment.optimizer == "keep":
+                kept = torch.load(previous / "optimizer.pt", weights_only=True)
+                trainer.optimizer.load_state_dict(kept)
+            if not course.goes_on:
+                check(kl=0.0)
+
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 0 and course.goes_on:
+                trainer._load_rng_state(str(previous))  # here, since starting the data loader draws from it
+            bumped = trainer.rollout_steps - first < segment.bump_steps
+            for group in trainer.optimizer.param_groups:
+                group["lr"] = train.learning_rate * (segment.bump if bumped else 1.0)
+
         def on_log(self, args, state, control, logs=None, **kwargs):
             if not logs or "loss" not in logs:
                 return
-            record = tidy(logs, state.global_step // updates, segment.segment)
+            record = tidy(logs, trainer.rollout_steps, segment.segment)
             alarm(record, train)
-            if record["step"] % train.validate_every == 0 or record["step"] == segment.steps:
-                record |= validate(record["step"])
-            with (work / "log.jsonl").open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            course.note(record)
+            if trainer.rollout_steps % train.validate_every == 0:
+                check(record.get("kl", 0.0))
+            record |= {f"tokens_{name}": count for name, count in trainer.tokens.items()}
+            append("log.jsonl", record)
             # Times differ from run to run, so they are kept apart from what must be equal.
-            with (work / "times.jsonl").open("a") as file:
-                file.write(json.dumps({"step": record["step"], "seconds": time.monotonic() - started}) + "\n")
+            append("times.jsonl", {"step": record["step"], "seconds": time.monotonic() - started})
+            course.spend(trainer.tokens["sampled"])
+            if course.ended:
+                control.should_training_stop = control.should_save = True
 
     return Watch()
 
@@ -248,8 +488,27 @@ RENAMED = {
 }
 """TRL's names for what the study logs under clearer ones: its reward describes the kept groups only."""
 
-KEPT_NAMES = ("loss", "kl", "entropy", "kept_fraction", "filled_groups", "grad_norm", "num_tokens")
-PER_DOMAIN = ("reward", "solved", "sampled", "informative", "kept", "solve_all", "solve_none", "partial")
+KEPT_NAMES = (
+    "loss",
+    "kl",
+    "kl_share",
+    "entropy",
+    "kept_fraction",
+    "filled_groups",
+    "grad_norm",
+    "step_size",
+)
+PER_DOMAIN = (
+    "reward",
+    "solved",
+    "sampled",
+    "informative",
+    "kept",
+    "saturated",
+    "solve_all",
+    "solve_none",
+    "partial",
+)
 
 
 def tidy(logs: dict[str, Any], step: int, segment: str) -> dict[str, Any]:
@@ -317,17 +576,18 @@ def per_domain(log: pd.DataFrame, domains: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _export(checkpoint: Path, trainer, out: Path, segment: SegmentParams) -> None:
-    """Copy the finished policy, its reference and its optimizer to `out`, complete or not at all."""
+def _export(checkpoint: Path, trainer, out: Path) -> None:
+    """Copy the finished policy, its reference and its state to `out`, complete or not at all."""
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for name in ("config.json", "generation_config.json", "model.safetensors", STATE_FILE, "optimizer.pt"):
+    for name in EXPORTED:
         shutil.copy(checkpoint / name, partial / name)
+    state = {k: v for k, v in read_state(checkpoint).items() if k not in ("identity", "files")}
+    write_json(state, partial / STATE_FILE)
     trainer.processing_class.save_pretrained(partial)
-    reference = trainer.accelerator.unwrap_model(trainer.ref_model) if trainer.ref_model is not None else None
-    if reference is not None:
-        reference.save_pretrained(partial / "reference")
+    if trainer.ref_model is not None:
+        trainer.accelerator.unwrap_model(trainer.ref_model).save_pretrained(partial / "reference")
     shutil.rmtree(out, ignore_errors=True)
     os.replace(partial, out)
 

@@ -3,8 +3,8 @@
 TRL has no dynamic sampling. `_generate_and_score_completions` is wrapped, never copied: groups are sampled
 and judged as `dynamic_sampling` asks for, then the parent runs once on the kept groups while `_generate` and
 `_calculate_rewards` answer from what was sampled. Two more methods are wrapped for speed alone: rollouts go
-through the study's own loop, log-probabilities through buckets of similar length. A contract test pins all
-five.
+through the study's own loop, log-probabilities through buckets of similar length. `training_step` and `log`
+are wrapped to measure how much of the gradient is the KL's. A contract test pins all seven.
 
 Several processes share each round's prompts, judge what they sampled and exchange the groups, so that all
 make the same choice. Each completion is drawn from numbers of its own, seeded by (seed, draw, sample),
@@ -13,7 +13,7 @@ so the choice does not depend on how many processes there are. Left out: engines
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -21,9 +21,11 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
+from prorl_study.curriculum import Phase, phase_at
 from prorl_study.domains.problem import Problem, Verdict
 from prorl_study.dynamic_sampling import Counts, DynamicSampling, Group
 from prorl_study.errors import StudyError
+from prorl_study.rewards import rewarded
 from prorl_study.rollout import Decoding, generate, seeded_uniforms
 from prorl_study.streams import PromptStream
 
@@ -58,14 +60,19 @@ class ProRLTrainer(GRPOTrainer):
         dynamic_sampling: bool = True,
         max_sampling_rounds: int = 3,
         own_loops: bool = True,
+        curriculum: Sequence[tuple[int, Phase]] = (),
+        reward: str = "verified",
+        probe_every: int = 0,
         callbacks: Sequence[Any] = (),
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         """`model` is a path: TRL then builds the reference from the same weights.
 
         `weights` are shares per domain, `floors` scores in [0, 1] per task. Without `own_loops` rollouts and
-        log-probabilities come from TRL's own code, slower and to the last bit the same as there. Raises
-        StudyError when a domain with a share has no problems.
+        log-probabilities come from TRL's own code, slower and to the last bit the same as there. `curriculum`
+        holds pairs of a number of sampled tokens and the phase from there on, `reward` is a name in
+        `rewards.REWARDS`, and every `probe_every` rollout steps (0: never) the KL gradient's share and the
+        size of the step are measured. Raises StudyError when a domain with a share has no problems.
         """
         stream = PromptStream(problems, config.seed)
         missing = sorted(set(weights) - set(stream.by_domain))
@@ -74,15 +81,22 @@ class ProRLTrainer(GRPOTrainer):
         self.sampling = DynamicSampling(stream, weights, floors, max_sampling_rounds, refill=dynamic_sampling)
         self.judge = judge
         self.own_loops = own_loops
-        self.tokens_sampled = 0
-        """Completion tokens of all rollouts so far, dropped ones included."""
+        self.curriculum, self.reward, self.probe_every = list(curriculum), reward, probe_every
+        self.truncation_factor = 1.0
+        self.tokens = dict.fromkeys(("sampled", "prompt", "trained"), 0)
+        """So far: completion tokens of all rollouts, dropped ones and validation included; prompt tokens that
+        they were drawn from, once a group; prompt and completion tokens that training passed over."""
+        self.rollout_steps = 0
+        self.probed_from = 0
+        """Rollout step that the probes count from: the segment's first."""
         self._keys: list[tuple[Any, ...]] = []
         self._stash: tuple[list[Any], torch.Tensor] | None = None
+        self._before: list[torch.Tensor] | None = None
         # TRL counts rows and repeats each for its group; which problems they stand for, the stream says.
         # Each pass over them draws from torch's generator, so a run of moderate length takes one pass.
-        groups = config.generation_batch_size // config.num_generations
+        self.groups = config.generation_batch_size // config.num_generations
         steps = min(MOST_STEPS_A_PASS, config.max_steps // config.steps_per_generation)
-        rows = Dataset.from_list([{"prompt": problems[0].prompt}] * groups * max(1, steps))
+        rows = Dataset.from_list([{"prompt": problems[0].prompt}] * self.groups * max(1, steps))
         super().__init__(
             model=model,
             reward_funcs=[_sampled_before],
@@ -110,10 +124,10 @@ class ProRLTrainer(GRPOTrainer):
             prompts,
             [num_generations] * len(prompts),
             Decoding(self.args.temperature, self.args.top_p),
-            self.args.max_completion_length,
+            self.max_completion_length,
             eos=self._tokenizer.eos_token_id,
             pad=self._tokenizer.pad_token_id,
-            uniforms=seeded_uniforms(self._keys, self.args.max_completion_length),
+            uniforms=seeded_uniforms(self._keys, self.max_completion_length),
         )
         return [ids for group in completions for ids in group], None
 
@@ -169,13 +183,19 @@ class ProRLTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs):
         if not self.model.training:
             return super()._generate_and_score_completions(inputs)
-        own, processes = len(inputs) // self.num_generations, self.accelerator.num_processes
+        self._enter_phase()
+        self.rollout_steps += 1
+        processes = self.accelerator.num_processes
+        own = self.groups // processes
         batch, everything, counts = self.sampling.collect(own * processes, self._sample_groups)
         self._log_groups(everything, counts)
         groups = batch[self.accelerator.process_index * own :][:own]
         rows = [{"prompt": group.problem.prompt} for group in groups for _ in range(self.num_generations)]
         scores = torch.tensor(  # of all processes, as TRL's own method returns them
-            [[score] for group in batch for score in group.scores], device=self.accelerator.device
+            [[reward] for group in batch for reward in group.rewards], device=self.accelerator.device
+        )
+        self.tokens["trained"] += sum(
+            len(ids) for group in batch for side in group.rollout[:2] for ids in side
         )
         self._stash = (_join([group.rollout for group in groups]), scores)
         try:
@@ -184,6 +204,21 @@ class ProRLTrainer(GRPOTrainer):
             self._stash = None
 
     # ---- sampling ----------------------------------------------------------------------------------
+
+    def _enter_phase(self) -> None:
+        """Take on what the curriculum says for the tokens sampled so far. Groups stay as many as they are."""
+        if not self.curriculum:
+            return
+        phase = phase_at(self.curriculum, self.tokens["sampled"])
+        self.sampling.active = list(phase.domains)
+        self.truncation_factor = phase.truncation_factor
+        self.num_generations = phase.rollouts_per_prompt
+        # TRL copies the cap into the engine that samples; its loss and its metrics read its own.
+        self.max_completion_length = phase.max_completion_tokens
+        if self.use_vllm:
+            self.vllm_generation.max_completion_length = phase.max_completion_tokens
+        else:
+            self.generation_config.max_new_tokens = phase.max_completion_tokens
 
     def _sample_groups(self, problems: Sequence[Problem]) -> list[Group]:
         """Sample and judge one group per problem under the current policy, each in one of the processes."""
@@ -202,6 +237,10 @@ class ProRLTrainer(GRPOTrainer):
         assert len(output) == GENERATE_FIELDS, f"TRL's _generate returned {len(output)} fields"
         texts = [completion[-1]["content"] for completion in output[3]][: len(own) * size]
         verdicts = self.judge.verify(list(zip(rows[: len(own) * size], texts, strict=True)), answers=False)
+        rewards = [
+            rewarded(self.reward, key, verdict, self._truncated(ids), self.truncation_factor)
+            for key, verdict, ids in zip(self._keys, verdicts, output[1], strict=False)  # keys: padding too
+        ]
         groups = [
             (
                 place,
@@ -212,6 +251,7 @@ class ProRLTrainer(GRPOTrainer):
                         for field in output
                     ],
                     verdicts=verdicts[i * size : (i + 1) * size],
+                    rewards=rewards[i * size : (i + 1) * size],
                 ),
             )
             for i, (place, problem) in enumerate(own)
@@ -219,8 +259,12 @@ class ProRLTrainer(GRPOTrainer):
         if processes > 1:
             groups = sorted(gather_object(groups), key=lambda pair: pair[0])
         found = [group for _, group in groups]
-        self.tokens_sampled += sum(len(ids) for group in found for ids in group.rollout[1])
+        self.tokens["sampled"] += sum(len(ids) for group in found for ids in group.rollout[1])
+        self.tokens["prompt"] += sum(len(group.rollout[0][0]) for group in found)
         return found
+
+    def _truncated(self, ids: Sequence[int]) -> bool:
+        return len(ids) >= self.max_completion_length and ids[-1] != self._tokenizer.eos_token_id
 
     def _log_groups(self, everything: Sequence[Group], counts: Counts) -> None:
         """Metrics on all that was sampled: unlike those on kept groups, they measure the policy."""
@@ -239,16 +283,72 @@ class ProRLTrainer(GRPOTrainer):
         metrics["kept_fraction"].append(sum(counts.kept.values()) / len(everything))
         metrics["filled_groups"].append(counts.filled)
 
+    # ---- what the KL does ------------------------------------------------------------------------------
+
+    def training_step(self, model, inputs, num_items_in_batch):
+        first = self._step % self.args.steps_per_generation == 0
+        probed = first and self.probe_every and not (self.rollout_steps - self.probed_from) % self.probe_every
+        if probed:
+            self._before = [p.detach().to("cpu", copy=True) for p in self._trained_parameters()]
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        # Where gradients are summed over processes or micro-batches, what is at hand is not one batch's.
+        alone = self.accelerator.num_processes == self.args.gradient_accumulation_steps == 1
+        if probed and alone and self.beta:
+            share = self._kl_share(model)
+            if share is not None:
+                self._metrics["train"]["kl_share"].append(share)
+        return loss
+
+    def log(self, logs, *args, **kwargs):
+        if self._before is not None and "loss" in logs:
+            moved = (
+                p.detach().cpu() - old
+                for p, old in zip(self._trained_parameters(), self._before, strict=True)
+            )
+            logs["step_size"] = float(_norm(moved))
+            self._before = None
+        return super().log(logs, *args, **kwargs)
+
+    def _trained_parameters(self) -> list[torch.Tensor]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def _kl_share(self, model) -> float | None:
+        """Norm of the KL term's gradient over that of the policy gradient, on the batch just passed:
+        ||beta grad KL|| / ||grad PG||, None where the rewards leave no policy gradient. The first batch of a
+        rollout step is on-policy."""
+        batch = self._buffered_inputs[(self._step - 1) % self.args.steps_per_generation]
+        if not bool(batch["advantages"].any()):
+            return None
+        parameters, beta = self._trained_parameters(), self.beta
+        metrics = {name: list(values) for name, values in self._metrics["train"].items()}
+        self.beta = 0.0
+        try:
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, batch)
+            policy = torch.autograd.grad(loss, parameters, allow_unused=True)
+        finally:
+            self.beta = beta
+            self._metrics["train"].clear()
+            self._metrics["train"].update(metrics)
+        pairs = [(p.grad, g) for p, g in zip(parameters, policy, strict=True) if g is not None]
+        return float(_norm(total - g for total, g in pairs) / _norm(g for _, g in pairs))
+
     # ---- what a checkpoint holds beside TRL's own state -----------------------------------------------
 
     def study_state(self) -> dict[str, Any]:
-        """Where prompts, quotas and the count of tokens stand, JSON-plain."""
-        return {"sampling": self.sampling.state_dict(), "tokens_sampled": self.tokens_sampled}
+        """Where prompts, quotas and the counts of tokens and steps stand, JSON-plain."""
+        return {
+            "sampling": self.sampling.state_dict(),
+            "tokens": dict(self.tokens),
+            "rollout_steps": self.rollout_steps,
+            "probed_from": self.probed_from,
+        }
 
     def load_study_state(self, state: Mapping[str, Any]) -> None:
         """Inverse of `study_state`."""
         self.sampling.load_state_dict(state["sampling"])
-        self.tokens_sampled = state["tokens_sampled"]
+        self.tokens = dict(state["tokens"])
+        self.rollout_steps, self.probed_from = state["rollout_steps"], state["probed_from"]
 
 
 def _sampled_before(prompts, completions, **_: Any) -> list[float]:
@@ -257,6 +357,10 @@ def _sampled_before(prompts, completions, **_: Any) -> list[float]:
 
 
 _sampled_before.__name__ = "verified"
+
+
+def _norm(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([part.square().sum() for part in parts]).sum().sqrt()
 
 
 def _length_buckets(attention_mask: torch.Tensor, prompt_width: int) -> list[torch.Tensor]:

@@ -27,7 +27,29 @@ RECIPE = replace(
     max_completion_tokens=40,  # long enough for an untrained model to end some of its answers by chance
     checkpoint_every=1,
     validate_every=2,
+    reward="random",  # an untrained model earns nothing, and then no gradient is there to be compared
+    # A step samples between 1,600 and 4,800 tokens, a check up to 400.
+    curriculum=[
+        {"tokens": 0, "domains": ["math", "code", "stem", "logic"]},
+        {"tokens": 3000, "domains": list(DOMAINS), "truncation_factor": 0.5},
+        {"tokens": 6000, "rollouts_per_prompt": 6, "max_completion_tokens": 44},
+    ],
 )
+TOKENS = 9000
+FILE_LIMIT = 50_000
+"""Bytes that a file may have on the full disk: less than the optimizer's state, more than a log."""
+FULL_DISK = """
+import resource, transformers
+from prorl_study import segments
+
+save = transformers.Trainer._save_optimizer_and_scheduler
+def full(self, folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+    save(self, folder)
+transformers.Trainer._save_optimizer_and_scheduler = full
+segments.main([{path!r}])
+"""
+"""The limit comes with the first checkpoint: the walls of verification need larger files before."""
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +66,18 @@ def start(tmp_path_factory) -> Path:
     return root
 
 
-def config(root: Path, name: str, steps: int = 3, previous: str = "base", **boundary) -> Path:
+def config(
+    root: Path, name: str, tokens: int = TOKENS, previous: str = "base", train=RECIPE, **boundary
+) -> Path:
     segment = SegmentParams(
-        segment=name, previous=previous, steps=steps, **{"reference": "move", "optimizer": "fresh"} | boundary
+        segment=name,
+        previous=previous,
+        tokens=tokens,
+        **{"reference": "move", "optimizer": "fresh", "rule": "log"} | boundary,
     )
     path = root / name / "config.json"
     segments.SegmentConfig(
-        train=RECIPE,
+        train=train,
         segment=segment,
         seed=5,
         problems=str(root / "problems"),
@@ -98,23 +125,28 @@ def equal(one: dict, two: dict) -> bool:
     return one.keys() == two.keys() and all((one[k] == two[k]).all() for k in one)
 
 
+def logs(folder: Path, *names: str) -> list[dict]:
+    """Records of the segment's logs, without the name of the segment, which tests choose as they like."""
+    return [
+        {k: v for k, v in record.items() if k != "segment"}
+        for name in names or ("log", "checks")
+        for record in read_log(folder / "work" / f"{name}.jsonl")
+    ]
+
+
 def test_a_killed_segment_goes_on_from_its_checkpoint_and_ends_as_if_never_stopped(start, straight):
     path = config(start, "killed")
-    log = start / "killed" / "work" / "log.jsonl"
     process = run(path)
     deadline = time.monotonic() + 200
     checkpoints = start / "killed" / "work" / "checkpoints"
-    while segments.last_checkpoint(checkpoints) is None and time.monotonic() < deadline:
+    while not segments.complete_checkpoints(checkpoints) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert segments.last_checkpoint(checkpoints) is not None and not (start / "killed" / "model").exists()
+    assert segments.complete_checkpoints(checkpoints) and not (start / "killed" / "model").exists()
     finish(path)
     assert equal(weights(start / "killed" / "model"), weights(straight / "model"))
-    strip = [{k: v for k, v in r.items() if k != "segment"} for r in read_log(log)]
-    assert strip == [
-        {k: v for k, v in r.items() if k != "segment"} for r in read_log(straight / "work" / "log.jsonl")
-    ]
+    assert logs(start / "killed") == logs(straight)
 
 
 def test_a_finished_segment_is_exported_again_without_training(start, straight):
@@ -126,34 +158,140 @@ def test_a_finished_segment_is_exported_again_without_training(start, straight):
     assert (straight / "work" / "log.jsonl").read_bytes() == log
 
 
-def test_every_step_logs_reward_kl_entropy_and_counts_per_domain(straight):
+def test_every_step_logs_reward_kl_entropy_tokens_and_counts_per_domain(straight):
     records = read_log(straight / "work" / "log.jsonl")
-    assert [r["step"] for r in records] == [1, 2, 3]
+    assert [r["step"] for r in records] == list(range(1, len(records) + 1))
     for record in records:
-        assert {"reward", "kl", "entropy", "kept_fraction"} <= set(record)
+        assert {"reward", "kl", "entropy", "kept_fraction", "kl_share", "step_size"} <= set(record)
         assert sum(record[f"kept/{d}"] for d in DOMAINS) + record["filled_groups"] == 10
         assert all(record[f"sampled/{d}"] >= record[f"informative/{d}"] for d in DOMAINS)
-    assert "validation" in records[1] and "validation" in records[2] and "validation" not in records[0]
+    spent = [r["tokens_sampled"] for r in records]
+    assert spent == sorted(spent) and spent[-2] < TOKENS <= spent[-1]
+    assert [c["step"] for c in read_log(straight / "work" / "checks.jsonl")] == list(
+        range(0, len(records) + 1, 2)
+    )
+
+
+def test_the_curriculum_adds_a_domain_and_grows_the_group_by_sampled_tokens(straight):
+    records = read_log(straight / "work" / "log.jsonl")
+    before = [0, *(r["tokens_sampled"] for r in records[:-1])]
+    # a check may come between: then the tokens at a step's start are a little more than those at the last one's end
+    assert not sum(r["sampled/instruction"] for t, r in zip(before, records, strict=True) if t < 2500)
+    assert sum(r["sampled/instruction"] for t, r in zip(before, records, strict=True) if t >= 3000) > 0
+    assert before[-1] >= 6000 and records[-1]["completion_tokens"] <= 44
+    prompts = sum(records[-1][f"sampled/{d}"] for d in DOMAINS)
+    assert records[-1]["tokens_sampled"] - before[-1] > 4 * prompts
 
 
 def test_a_reset_measures_kl_against_the_policy_that_the_segment_starts_from(start, straight):
     shutil.copytree(straight / "model", start / "s1", dirs_exist_ok=True)
-    finish(config(start, "moved", steps=1, previous="s1"))
-    finish(config(start, "kept", steps=1, previous="s1", reference="keep", optimizer="keep"))
+    finish(config(start, "moved", tokens=1, previous="s1"))
+    finish(config(start, "kept", tokens=1, previous="s1", reference="keep", optimizer="fresh"))
     reference = {name: weights(start / name / "model" / "reference") for name in ("moved", "kept")}
     assert equal(reference["moved"], weights(start / "s1"))
     assert equal(reference["kept"], weights(start / "base"))
     first = {name: read_log(start / name / "work" / "log.jsonl")[0] for name in ("moved", "kept")}
     assert first["kept"]["kl"] > first["moved"]["kl"]
+    # On the first batch the policy is the moved reference: nothing of its gradient is the KL's.
+    assert first["moved"]["kl_share"] < 1e-4 < first["kept"]["kl_share"]
 
 
-def test_the_fingerprint_covers_the_recipe_but_not_the_length(start):
-    base = SegmentParams(segment="s", previous="base", steps=3, reference="move", optimizer="fresh")
+def test_each_boundary_is_written_down_with_its_rule_and_what_it_changed(start, straight):
+    shutil.copytree(straight / "model", start / "s1", dirs_exist_ok=True)
+    finish(config(start, "written", tokens=1, previous="s1"))
+    (boundary,) = segments.read_state(start / "written" / "model")["boundaries"]
+    last, first = logs(straight, "log")[-1], logs(start / "written", "log")[0]
+    assert boundary["rule"] == "budget" and boundary["step"] == last["step"]
+    assert boundary["tokens"] == last["tokens_sampled"]
+    assert boundary["before"] == {name: last[name] for name in segments.BOUNDARY_FIGURES}
+    assert boundary["after"] == {name: first[name] for name in segments.BOUNDARY_FIGURES}
+
+
+def test_a_boundary_that_keeps_reference_and_optimizer_changes_nothing(start, straight):
+    finish(config(start, "first", tokens=4000))
+    shutil.copytree(start / "first" / "model", start / "half")
+    finish(config(start, "second", tokens=TOKENS - 4000, previous="half", reference="keep", optimizer="keep"))
+    assert equal(weights(start / "second" / "model"), weights(straight / "model"))
+    for name in ("log", "checks"):
+        assert logs(start / "first", name) + logs(start / "second", name) == logs(straight, name)
+
+
+def test_a_stalled_segment_ends_early_and_what_it_leaves_passes_to_the_next(start):
+    still = replace(RECIPE, learning_rate=1e-12, validate_every=1, patience=2, min_delta=0.9, curriculum=[])
+    finish(config(start, "stalled", train=still, rule="stop"))
+    state = segments.read_state(start / "stalled" / "model")
+    assert state["ended"]["rule"] == "stalled" and state["ended"]["checks_without_rise"] == 2
+    assert len(logs(start / "stalled", "log")) == 2
+    shutil.copytree(start / "stalled" / "model", start / "s0")
+    finish(config(start, "rest", train=still, previous="s0"))
+    spent = [state["trainer"]["tokens"]["sampled"]] + [
+        r["tokens_sampled"] for r in logs(start / "rest", "log")
+    ]
+    assert spent[-2] < 2 * TOKENS <= spent[-1]
+    rest = segments.read_state(start / "rest" / "model")
+    assert rest["ended"]["rule"] == "budget" and rest["firings"], "a firing beyond the plan is only logged"
+    assert rest["boundaries"][0]["evidence"] == state["ended"]
+
+
+def test_a_raised_budget_extends_a_run_and_a_lowered_one_does_not_use_what_went_beyond(start, straight):
+    path = config(start, "grown", tokens=4000)
+    finish(path)
+    short = weights(start / "grown" / "model")
+    finish(config(start, "grown"))
+    assert equal(weights(start / "grown" / "model"), weights(straight / "model"))
+    finish(config(start, "grown", tokens=4000))
+    assert equal(weights(start / "grown" / "model"), short)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(start, straight):
+    shutil.copytree(straight, start / "damaged")
+    path = config(start, "damaged")
+    shutil.rmtree(start / "damaged" / "model")
+    newest, before, *_ = segments.complete_checkpoints(start / "damaged" / "work" / "checkpoints")
+    # as if the segment were named like the one that was copied
+    text = path.read_text().replace('"segment": "damaged"', '"segment": "one"')
+    path.write_text(text)
+    optimizer = newest / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-100])
+    process = run(path)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-2000:]
+    assert f"{newest.name}: optimizer.pt is damaged" in errors
+    assert equal(weights(start / "damaged" / "model"), weights(straight / "model"))
+    assert logs(start / "damaged") == logs(straight)
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(start, straight):
+    checkpoints = straight / "work" / "checkpoints"
+    wanted = segments.read_state(segments.complete_checkpoints(checkpoints)[0])["identity"]
+    assert segments.usable_checkpoint(checkpoints, wanted, TOKENS) is not None
+    other = wanted | {"train": wanted["train"] | {"learning_rate": 0.5}}
+    with pytest.raises(StudyError, match=r"made by another run \(train.learning_rate: 0.5, not 0.003\)"):
+        segments.usable_checkpoint(checkpoints, other, TOKENS)
+
+
+def test_a_full_disk_ends_with_a_sentence_and_leaves_the_checkpoint_before(start, straight):
+    path = config(start, "full")
+    code = FULL_DISK.format(limit=FILE_LIMIT, path=str(path))
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert process.returncode != 0
+    assert "checkpoint-2 could not be written" in process.stderr and "make room" in process.stderr
+    assert not segments.complete_checkpoints(start / "full" / "work" / "checkpoints")
+    finish(path)
+    assert equal(weights(start / "full" / "model"), weights(straight / "model"))
+
+
+def test_the_fingerprint_covers_the_recipe_but_not_the_budget(start):
+    base = SegmentParams(
+        segment="s", previous="base", tokens=3, reference="move", optimizer="fresh", rule="log"
+    )
 
     def of(train=RECIPE, segment=base):
         return segments.fingerprint(train, segment, 1, start / "problems", start / "base")
 
-    assert of() == of(segment=replace(base, steps=9))
+    assert of() == of(segment=replace(base, tokens=9))
     assert of() != of(train=replace(RECIPE, learning_rate=1e-9))
     assert of() != of(segment=replace(base, optimizer="keep"))
 
