@@ -1,7 +1,7 @@
 """What changes while a run goes on, by the number of tokens that it has sampled: the paper's staged recipe.
 
-The paper adds a domain, penalises answers that do not end, doubles the group and lengthens the answers in the
-course of its eight runs (2505.24864, App. E). Here each such change stands at a number of sampled tokens, so
+The paper adds a domain, penalises answers that do not end, doubles the group and lengthens the answers in
+the course of its eight runs (2505.24864, App. E). Here each such change stands at a number of sampled tokens, so
 it comes at the same cost in every arm, wherever that arm's segments end. Left out: resets, which are segments.
 """
 
@@ -53,7 +53,8 @@ def phases(train: TrainParams, known: Sequence[str]) -> list[tuple[int, Phase]]:
         start = entry.get("tokens")
         if type(start) is not int or start < found[-1][0]:
             raise StudyError(
-                f"{where}: tokens={start!r} must be a whole number, at least {found[-1][0]} like the entry before."
+                f"{where}: tokens={start!r} must be a whole number, at least {found[-1][0]} as in the entry "
+                "before."
             )
         values |= changes
         _check(values, train, known, where)
@@ -81,8 +82,8 @@ def _check(values: Mapping[str, Any], train: TrainParams, known: Sequence[str], 
     group, updates = values["rollouts_per_prompt"], train.updates_per_rollout
     if type(group) is not int or group < 2 or train.prompts_per_step * group % updates:
         raise StudyError(
-            f"{where}: rollouts_per_prompt={group!r} must be 2 or more, and {train.prompts_per_step} prompts of so "
-            f"many rollouts a multiple of updates_per_rollout={updates}."
+            f"{where}: rollouts_per_prompt={group!r} must be 2 or more, and {train.prompts_per_step} prompts of "
+            f"so many rollouts a multiple of updates_per_rollout={updates}."
         )
     if type(values["max_completion_tokens"]) is not int or values["max_completion_tokens"] < 1:
         raise StudyError(

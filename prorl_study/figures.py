@@ -210,12 +210,13 @@ TRAINING_LABELS = {
     "reward": "mean reward of rollouts (0 to 1)",
     "entropy": "token entropy (nats)",
     "kl": "KL to the reference (nats per token)",
+    "kl_share": "KL gradient over policy gradient",
     "kept_fraction": "share of groups with signal",
 }
 
 
 def training_curves(log: pd.DataFrame, smooth: int = 9) -> Figure:
-    """Reward, entropy, KL and kept share over rollout steps, and the reward per domain.
+    """Reward, entropy, KL, its gradient's share and kept share over rollout steps, and the reward per domain.
 
     `log`: columns `step`, those of `TRAINING_LABELS` and `reward/<domain>`; with `segment`, its boundaries
     are drawn. Steps that start again in each segment are laid end to end.
@@ -226,7 +227,8 @@ def training_curves(log: pd.DataFrame, smooth: int = 9) -> Figure:
     columns = [name for name in TRAINING_LABELS if name in log]
     fig, axes = _panels(len(columns) + bool(per_domain), width=4.2, height=3.1, per_row=3)
     for axis, column in zip(axes, columns, strict=False):
-        axis.plot(time, log[column], color="0.8", lw=0.8)
+        seen = log[column].notna()  # some are measured every few steps only
+        axis.plot(time[seen], log[column][seen], color="0.8", lw=0.8)
         axis.plot(time, log[column].rolling(smooth, min_periods=1, center=True).mean(), color="0.2", lw=1.8)
         axis.set(xlabel="rollout step", ylabel=TRAINING_LABELS[column])
     if per_domain:

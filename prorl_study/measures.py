@@ -68,7 +68,7 @@ class Results:
         """
         results_dir = Path(results_dir)
         gains = recompute(results_dir, load_paper())
-        paths = sorted((results_dir / "train").glob("*.csv"), key=lambda p: (len(p.name), p.name))
+        paths = sorted((results_dir / "training").glob("*.csv"), key=lambda p: (len(p.name), p.name))
         logs = [log for log in map(pd.read_csv, paths) if "entropy" in log]
         deep = results_dir / "boundary.json"
         models = json.loads(deep.read_text())["models"] if deep.is_file() else []
@@ -247,7 +247,7 @@ def no_domain_sacrificed(results: Results, aim: Aim) -> Outcome:
 def gains_continue(results: Results, aim: Aim) -> Outcome:
     """Last segment minus the first that ends at or after a quarter of all steps, mean of the domains."""
     if results.train is None or "segment" not in results.train:
-        return not_run("no training log under results/train")
+        return not_run("no training log under results/training")
     steps = results.train.groupby("segment", sort=False).size().cumsum()
     known = [name for name in steps.index if name in set(results.counts.model)]
     early = next((name for name in known if steps[name] >= steps.iloc[-1] / 4), None)
@@ -348,7 +348,7 @@ def entropy_held(results: Results, aim: Aim) -> Outcome:
     The interval is the wide one: the ends of the two windows' own bootstrap intervals.
     """
     if results.train is None:
-        return not_run("no training log under results/train")
+        return not_run("no training log under results/training")
     entropy = results.train["entropy"].dropna().to_numpy()
     window = max(2, len(entropy) // 10)
     if len(entropy) < 2 * window:

@@ -35,8 +35,8 @@ def _among(where: str, section: object, **allowed: tuple[str, ...]) -> None:
     for name, values in allowed.items():
         if getattr(section, name) not in values:
             raise StudyError(
-                f"{where}: {name}={getattr(section, name)!r} must be one of {', '.join(values)}; change it in "
-                "params.yaml."
+                f"{where}: {name}={getattr(section, name)!r} must be one of {', '.join(values)}; change it "
+                "in params.yaml."
             )
 
 
@@ -437,8 +437,8 @@ def load(path: Path) -> Params:
         seen.add(segment.segment)
     if segments and (last := list(segments.values())[-1]).rule != "log":
         raise StudyError(
-            f"{path.name}, segments.{last.segment}: rule={last.rule!r} must be 'log' in the last segment, which "
-            "spends what is left."
+            f"{path.name}, segments.{last.segment}: rule={last.rule!r} must be 'log' in the last segment, "
+            "which spends what is left."
         )
     return Params(
         profile=raw["profile"],

@@ -17,21 +17,31 @@ from prorl_study.files import read_log
 class LogProgress:
     """Draws `log.jsonl` as a bar with a few of its figures; call it as a launcher's `tick`."""
 
-    def __init__(self, log: Path, total: int, label: str, figures: Mapping[str, str]) -> None:
-        """`figures` maps names in the log to the short names that the bar shows."""
-        self.log, self.figures = log, dict(figures)
-        self._bar = tqdm(total=total, desc=label, unit="step", mininterval=1.0)
+    def __init__(
+        self,
+        log: Path,
+        total: int,
+        label: str,
+        figures: Mapping[str, str],
+        counts: str = "step",
+        start: int = 0,
+    ) -> None:
+        """`total` units of the log's figure `counts` are to come after `start`; `figures` maps names in the
+        log to the short names that the bar shows."""
+        self.log, self.figures, self.counts, self.start = log, dict(figures), counts, start
+        self._bar = tqdm(total=total, desc=label, unit=" " + counts, unit_scale=total > 10_000, mininterval=1)
 
     def __call__(self) -> None:
         records = read_log(self.log)
-        if not records or records[-1]["step"] <= self._bar.n:
+        done = records[-1][self.counts] - self.start if records else 0
+        if done <= self._bar.n:
             return
         last = records[-1]
         shown = {
             short: f"{last[name]:.3g}" for name, short in self.figures.items() if last.get(name) is not None
         }
         self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(last["step"] - self._bar.n)
+        self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
         self()

@@ -156,7 +156,8 @@ def usable_checkpoint(folder: Path, wanted: Mapping[str, Any], budget: int) -> P
         state = read_state(checkpoint)
         if apart := difference(json.loads(json.dumps(wanted)), state["identity"]):
             raise StudyError(
-                f"{checkpoint} was made by another run ({apart}); delete {folder} or restore what was changed."
+                f"{checkpoint} was made by another run ({apart}); delete {folder} or restore what was "
+                "changed."
             )
         if not state["ended"] and state["trainer"]["tokens"]["sampled"] >= budget:
             continue
@@ -164,6 +165,17 @@ def usable_checkpoint(folder: Path, wanted: Mapping[str, Any], budget: int) -> P
             continue
         return checkpoint
     return None
+
+
+def spent(model: Path) -> int:
+    """Tokens that were sampled on the way to `model`."""
+    state = read_state(model)
+    return state["trainer"]["tokens"]["sampled"] if state else 0
+
+
+def budget(previous: Path, segment: SegmentParams) -> int:
+    """Sampled tokens, from the start of the chain, at which a segment that starts from `previous` ends."""
+    return read_state(previous).get("budget", 0) + segment.tokens
 
 
 def _finished(state: Mapping[str, Any], budget: int) -> bool:
@@ -196,8 +208,8 @@ def train_segment(config: SegmentConfig) -> None:
     checkpoints, previous, problems = work / "checkpoints", Path(config.previous), Path(config.problems)
     wanted = identity(train, segment, config.seed, problems, previous)
     before = read_state(previous)
-    budget = before.get("budget", 0) + segment.tokens
-    resume = usable_checkpoint(checkpoints, wanted, budget)
+    limit = budget(previous, segment)
+    resume = usable_checkpoint(checkpoints, wanted, limit)
     for newer in checkpoints.glob("checkpoint-*"):
         if resume is None or int(newer.name.rpartition("-")[2]) > int(resume.name.rpartition("-")[2]):
             shutil.rmtree(newer)  # unfinished, or beyond the budget
@@ -225,7 +237,7 @@ def train_segment(config: SegmentConfig) -> None:
             probe_every=train.probe_every,
         )
         trainer.identity = wanted
-        trainer.course = course = Course(config, budget, before, resumed=state)
+        trainer.course = course = Course(config, limit, before, resumed=state)
         reference = previous / "reference"
         if segment.reference == "keep" and reference.is_dir() and trainer.ref_model is not None:
             kept = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32)
@@ -233,7 +245,7 @@ def train_segment(config: SegmentConfig) -> None:
         if before:
             trainer.load_study_state(before["trainer"])
             trainer.probed_from = trainer.rollout_steps
-        if not _finished(state, budget):
+        if not _finished(state, limit):
             validation = [p for p in load_problems(problems, "validation") if p.domain in active]
             check = Validation(config, _first_per_domain(validation, train.validation_prompts), pool)
             trainer.add_callback(_watch(trainer, config, course, check, previous if before else None))
@@ -248,8 +260,8 @@ class Course:
     def __init__(
         self, config: SegmentConfig, budget: int, before: Mapping[str, Any], resumed: Mapping[str, Any]
     ) -> None:
-        """`before` is the state that the previous segment left, `resumed` that of the checkpoint to go on from;
-        both may be empty. `budget` counts sampled tokens from the start of the chain."""
+        """`before` is the state that the previous segment left, `resumed` that of the checkpoint to go on
+        from; both may be empty. `budget` counts sampled tokens from the start of the chain."""
         from prorl_study.stagnation import Rule, Stagnation
 
         train, segment = config.train, config.segment
@@ -292,7 +304,8 @@ class Course:
             self.boundaries[-1]["after"] = values
 
     def look(self, step: int, tokens: int, scores: Sequence[float], kl: float) -> dict[str, Any]:
-        """Take in a validation check; returns what the log says of it. The rule ends the segment if it may."""
+        """Take in a validation check; returns what the log says of it. The rule ends the segment if it
+        may."""
         anchor = self.stagnation.anchor
         firing = self.stagnation.look(step, tokens, scores, kl)
         if firing:
@@ -409,8 +422,8 @@ def _segment_trainer():
             except (OSError, RuntimeError, SafetensorError) as error:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise StudyError(
-                    f"the checkpoint {folder} could not be written ({error}); make room there and start again, "
-                    "and the run goes on from the checkpoint before."
+                    f"the checkpoint {folder} could not be written ({error}); make room there and start "
+                    "again, and the run goes on from the checkpoint before."
                 ) from error
 
         def _load_optimizer_and_scheduler(self, checkpoint):
@@ -421,7 +434,7 @@ def _segment_trainer():
 
 
 def _watch(trainer, config: SegmentConfig, course: Course, validation: Validation, previous: Path | None):
-    """Callback: one line per rollout step in `log.jsonl` and per check in `checks.jsonl`, the alarm, the end."""
+    """Callback: a line per rollout step in `log.jsonl` and per check in `checks.jsonl`, the alarm, the end."""
     import torch
     from transformers import TrainerCallback
 
@@ -552,12 +565,77 @@ def _ends(log: pd.DataFrame, column: str) -> tuple[float, float]:
 
 def summarise(log: pd.DataFrame) -> dict[str, float]:
     """Steps, and start and end values (mean of the first and last tenth) of a segment's main figures."""
-    summary: dict[str, float] = {"steps": int(log.step.iloc[-1])}
-    for name in ("reward", "entropy", "kl", "kept_fraction", "truncated", "completion_tokens", "validation"):
+    summary: dict[str, float] = {"steps": len(log)}
+    for name in ("reward", "entropy", "kl", "kl_share", "kept_fraction", "truncated", "completion_tokens"):
         if name in log and log[name].notna().any():
             start, end = _ends(log.dropna(subset=name), name)
             summary |= {f"{name}_start": round(start, 6), f"{name}_end": round(end, 6)}
     return summary
+
+
+def boundary_table(boundaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per boundary of the chain, with `BOUNDARY_FIGURES` before and after it."""
+    rows = []
+    for item in boundaries:
+        row = {name: item[name] for name in ("segment", "step", "tokens", "reference", "optimizer", "rule")}
+        for name in BOUNDARY_FIGURES:
+            row |= {f"{name} {when}": item[when].get(name, float("nan")) for when in ("before", "after")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+RISES = (0.0, 0.01, 0.02, 0.04)
+"""Rises of a policy from check to check, shares of 1, on which the stagnation rule is simulated."""
+SIMULATED_RUNS = 1000
+
+
+def simulated_firings(train: TrainParams, checks: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """How often the stagnation rule fires on policies that stand still, and on policies that rise.
+
+    Each problem of a check is solved with the rate that its domain had at the first of `checks`.
+    """
+    import numpy as np
+
+    from prorl_study.stagnation import Rule, firing_rates
+    from prorl_study.statistics import named_rng
+
+    rule = Rule(train.min_delta, train.patience, train.max_drop, train.max_kl)
+    start = checks.filter(like="validation/").iloc[0].to_numpy()
+    chances = np.repeat(start, train.validation_prompts)
+    rows = []
+    for rise in RISES:
+        rng = named_rng(seed, f"stagnation {rise}")
+        rates = firing_rates(rule, chances, rise, train.patience, SIMULATED_RUNS, rng)
+        rows.append({"rise": 100 * rise, "stalled": rates["stalled"], "dropped": rates["dropped"]})
+    return pd.DataFrame(rows)
+
+
+def course(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What the results keep of a finished segment's state: tokens, how it ended, firings, its boundary."""
+    return {
+        "tokens": state["trainer"]["tokens"],
+        "budget": state["budget"],
+        "ended": state["ended"],
+        "firings": state["firings"],
+        "boundary": state["boundaries"][-1] if state["boundaries"] else None,
+    }
+
+
+def sentence(summary: Mapping[str, Any], state: Mapping[str, Any], previous: str) -> str:
+    """The finding of a segment's page."""
+    ended, firings = state["ended"], state["firings"]
+    why = {
+        "budget": "ended with its budget",
+        "stalled": "ended by the rule: validation had stopped rising",
+        "dropped": "ended by the rule: validation had fallen",
+        "kl": "ended by the rule: KL had passed its limit",
+    }[ended["rule"]]
+    logged = f" The rule fired {len(firings)} times." if firings and ended["rule"] == "budget" else ""
+    return (
+        f"{summary['steps']} steps from {previous}, {why} at {state['trainer']['tokens']['sampled']:,} "
+        f"sampled tokens: reward {summary['reward_start']:.2f} to {summary['reward_end']:.2f}, entropy "
+        f"{summary['entropy_start']:.2f} to {summary['entropy_end']:.2f} nats.{logged}"
+    )
 
 
 def per_domain(log: pd.DataFrame, domains: Sequence[str]) -> pd.DataFrame:
@@ -567,10 +645,15 @@ def per_domain(log: pd.DataFrame, domains: Sequence[str]) -> pd.DataFrame:
     for name in domains:
         row: dict[str, Any] = {"domain": name}
         for figure in ("reward", "solved"):
-            row[f"{figure} start"], row[f"{figure} end"] = _ends(log, f"{figure}/{name}")
-        row |= {kind: log[f"{kind}/{name}"].mean() for kind in ("solve_none", "partial", "solve_all")}
+            if f"{figure}/{name}" not in log:
+                break
+            row[f"{figure} start"], row[f"{figure} end"] = _ends(
+                log.dropna(subset=f"{figure}/{name}"), f"{figure}/{name}"
+            )
+        else:
+            row |= {kind: log[f"{kind}/{name}"].mean() for kind in ("solve_none", "partial", "solve_all")}
         if kept:
-            row["informative"] = log[f"informative/{name}"].sum() / log[f"sampled/{name}"].sum()
+            row["informative"] = log[f"informative/{name}"].sum() / max(1, log[f"sampled/{name}"].sum())
             row["share of kept"] = kept[name] / sum(kept.values())
         rows.append(row)
     return pd.DataFrame(rows)

@@ -142,10 +142,12 @@ def test_results_are_read_from_files_in_order_of_segments(tmp_path):
     found = results()
     evaluation.write_counts(found.counts, tmp_path)
     files.write_json(found.gains, tmp_path / "gains.json")
-    (tmp_path / "train").mkdir()
+    (tmp_path / "training").mkdir()
     for number in (1, 2, 10):
-        pd.DataFrame({"step": [1, 2], "entropy": [number, number]}).to_csv(tmp_path / f"train/s{number}.csv")
-    pd.DataFrame({"step": [1], "score": [0.5]}).to_csv(tmp_path / "train/validation.csv")
+        pd.DataFrame({"step": [1, 2], "entropy": [number, number]}).to_csv(
+            tmp_path / f"training/s{number}.csv"
+        )
+    pd.DataFrame({"step": [1], "score": [0.5]}).to_csv(tmp_path / "training/s1_checks.csv")
     read = measures.Results.load(tmp_path)
     assert read.train.entropy.tolist() == [1, 1, 2, 2, 10, 10]
     table = replace(found, train=read.train)

@@ -84,12 +84,12 @@ def test_profile_prints_each_change_and_keeps_comments(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     comments = (project / "params.yaml").read_text().count("#")
-    steps = params.load(project / "params.yaml").segments["s1"].steps
+    tokens = params.load(project / "params.yaml").segments["s1"].tokens
     assert cli.main(["profile", "smoke"]) == 0
     printed = capsys.readouterr().out
-    assert "profile: laptop -> smoke\n" in printed and f"segments.s1.steps: {steps} -> 2\n" in printed
+    assert "profile: laptop -> smoke\n" in printed and f"segments.s1.tokens: {tokens} -> 1500\n" in printed
     assert (project / "params.yaml").read_text().count("#") == comments
-    assert params.load(project / "params.yaml").segments["s1"].steps == 2
+    assert params.load(project / "params.yaml").segments["s1"].tokens == 1500
     assert cli.main(["profile", "smoke"]) == 0
     assert capsys.readouterr().out == "params.yaml holds profile smoke already.\n"
 
@@ -166,8 +166,8 @@ def test_stage_gives_a_notebook_what_it_declares_and_refuses_orphans(project: Pa
     offered = stage_values("train", study, "s2")
     assert offered["previous"] == "s1" and offered["learning_rate"] == study.train.learning_rate
     assert stage_values("claims", study, None)["segments"] == ["s1", "s2", "s3"]
-    wanted = {"steps": study.segments["s2"].steps, "seed": study.seed}
-    assert choose_parameters("x.ipynb", ["steps", "seed"], offered) == wanted
+    wanted = {"tokens": study.segments["s2"].tokens, "seed": study.seed}
+    assert choose_parameters("x.ipynb", ["tokens", "seed"], offered) == wanted
     with pytest.raises(StudyError, match="x.ipynb declares stpes, which no section of its stage"):
         choose_parameters("x.ipynb", ["stpes"], offered)
 

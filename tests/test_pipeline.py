@@ -127,7 +127,7 @@ def stage_section(section: str, study: params.Params) -> list[str]:
 def test_later_stages_read_every_segment() -> None:
     for segment in params.load(ROOT / "params.yaml").segments:
         assert f"models/{segment}" in stage_body("benchmarks")["deps"]
-        assert f"results/train/{segment}.csv" in stage_body("claims")["deps"]
+        assert f"results/training/{segment}.csv" in stage_body("claims")["deps"]
         assert f"reports/{STAGES['train'].page(segment)}.html" in stage_body("index")["deps"]
 
 

@@ -175,7 +175,7 @@ def test_every_step_logs_reward_kl_entropy_tokens_and_counts_per_domain(straight
 def test_the_curriculum_adds_a_domain_and_grows_the_group_by_sampled_tokens(straight):
     records = read_log(straight / "work" / "log.jsonl")
     before = [0, *(r["tokens_sampled"] for r in records[:-1])]
-    # a check may come between: then the tokens at a step's start are a little more than those at the last one's end
+    # a check may come between: then the tokens at a step's start are a little more than those logged before
     assert not sum(r["sampled/instruction"] for t, r in zip(before, records, strict=True) if t < 2500)
     assert sum(r["sampled/instruction"] for t, r in zip(before, records, strict=True) if t >= 3000) > 0
     assert before[-1] >= 6000 and records[-1]["completion_tokens"] <= 44
