@@ -1,8 +1,9 @@
 """What changes while a run goes on, by the number of tokens that it has sampled: the paper's staged recipe.
 
 The paper adds a domain, penalises answers that do not end, doubles the group and lengthens the answers in
-the course of its eight runs (2505.24864, App. E). Here each such change stands at a number of sampled tokens, so
-it comes at the same cost in every arm, wherever that arm's segments end. Left out: resets, which are segments.
+the course of its eight runs (2505.24864, App. E). Here each such change stands at a number of sampled tokens,
+so it comes at the same cost in every arm, wherever that arm's segments end. Left out: resets, which are
+segments.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ def _check(values: Mapping[str, Any], train: TrainParams, known: Sequence[str], 
     group, updates = values["rollouts_per_prompt"], train.updates_per_rollout
     if type(group) is not int or group < 2 or train.prompts_per_step * group % updates:
         raise StudyError(
-            f"{where}: rollouts_per_prompt={group!r} must be 2 or more, and {train.prompts_per_step} prompts of "
-            f"so many rollouts a multiple of updates_per_rollout={updates}."
+            f"{where}: rollouts_per_prompt={group!r} must be 2 or more, and {train.prompts_per_step} prompts "
+            f"of so many rollouts a multiple of updates_per_rollout={updates}."
         )
     if type(values["max_completion_tokens"]) is not int or values["max_completion_tokens"] < 1:
         raise StudyError(

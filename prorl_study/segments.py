@@ -434,7 +434,7 @@ def _segment_trainer():
 
 
 def _watch(trainer, config: SegmentConfig, course: Course, validation: Validation, previous: Path | None):
-    """Callback: a line per rollout step in `log.jsonl` and per check in `checks.jsonl`, the alarm, the end."""
+    """Callback: a line per step in `log.jsonl` and per check in `checks.jsonl`, the alarm, the end."""
     import torch
     from transformers import TrainerCallback
 
