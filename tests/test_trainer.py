@@ -198,3 +198,39 @@ def test_the_shared_sampling_loop_agrees_with_transformers_greedy_decoding(tmp_p
             torch.tensor([ids]), max_new_tokens=12, do_sample=False, pad_token_id=tokenizer.pad_token_id
         )[0, len(ids) :].tolist()
         assert all(completion == theirs for completion in completions)
+
+
+def shares(folder, beta: float) -> list[float]:
+    """The KL gradient's share in the steps of a training that changes nothing, beside a moved reference."""
+    params = replace(tiny.TRAIN, learning_rate=1e-30, kl_beta=beta)
+    trainer = make_trainer(folder, steps=2, params=params)
+    trainer.probe_every = 1
+    with torch.no_grad():
+        for weight in trainer.ref_model.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    trainer.train()
+    return [log["kl_share"] for log in trainer.state.log_history if "kl_share" in log]
+
+
+def test_the_share_of_the_kl_gradient_is_proportional_to_its_weight(tmp_path):
+    one, ten = shares(tmp_path / "one", 0.01), shares(tmp_path / "ten", 0.1)
+    assert len(one) == 2 and min(one) > 1e-4
+    assert ten == pytest.approx([10 * share for share in one], rel=1e-3)
+
+
+def test_measuring_the_share_changes_nothing_of_the_training(tmp_path):
+    found = []
+    for every in (0, 1):
+        trainer = make_trainer(tmp_path / str(every), steps=3)
+        trainer.probe_every = every
+        trainer.train()
+        logs = [log for log in trainer.state.log_history if "loss" in log]
+        found.append(
+            (
+                [(log["loss"], log["kl"], log["entropy"], log["grad_norm"]) for log in logs],
+                trainer.model.state_dict(),
+            )
+        )
+    (plain, weights), (probed, same) = found
+    assert plain == probed
+    assert all(torch.equal(weights[name], same[name]) for name in weights)

@@ -1,0 +1,110 @@
+"""One run of the long experiments on an untrained model: killed and gone on with, and what its row holds."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+from test_segments import RECIPE, start  # noqa: F401 - a fixture
+
+from prorl_study import experiments, runs
+from prorl_study.domains import DOMAINS
+from prorl_study.files import read_log
+
+
+def config(root: Path, name: str) -> Path:
+    train = replace(RECIPE, curriculum=[], checkpoint_every=1)
+    plan = experiments.RunPlan(
+        name="test-arm-base-1",
+        experiment="test",
+        arm="arm",
+        base="base",
+        seed=1,
+        factors={},
+        train=train,
+        segments=experiments.segments_of(8000, 2, {}, "test"),
+        test_problems=2,
+        test_samples=2,
+    )
+    path = root / name / "config.json"
+    runs.RunConfig(
+        plan=plan,
+        problems=str(root / "problems"),
+        start=str(root / "base"),
+        out=str(root / name / "row.json"),
+        work=str(root / name / "work"),
+        eval_temperature=0.6,
+        top_p=0.95,
+        max_tokens=40,
+        batch_tokens=4000,
+        isolation="walls",
+        workers=1,
+        threads=1,
+        claims_sha256="0" * 64,
+    ).write(path)
+    return path
+
+
+def begin(path: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "prorl_study.runs", str(path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(path: Path) -> dict:
+    process = begin(path)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-2000:]
+    return json.loads((path.parent / "row.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def row(start) -> dict:  # noqa: F811
+    (start / "problems" / "test.parquet").write_bytes(
+        (start / "problems" / "validation.parquet").read_bytes()
+    )
+    return finish(config(start, "straight"))
+
+
+def test_a_row_holds_what_its_segments_ended_with(row):
+    assert [end["segment"] for end in row["ends"]] == ["s1", "s2"]
+    assert row["tokens_sampled"] == row["ends"][-1]["tokens"] >= 8000 > row["ends"][0]["tokens"] >= 4000
+    assert row["ends"][0]["flops"] < row["ends"][1]["flops"] == row["flops"]
+    for end in row["ends"]:
+        assert set(end["strict"]) == set(DOMAINS) and len(end["solved"]) == 2 * len(DOMAINS)
+        assert all(0 <= solved <= end["samples"] for solved in end["solved"])
+    assert [b["segment"] for b in row["boundaries"]] == ["s2"]
+    assert row["curve"]["tokens"] == sorted(row["curve"]["tokens"])
+
+
+def test_a_run_that_was_killed_twice_ends_with_the_same_row(start, row):  # noqa: F811
+    path = config(start, "twice")
+    for segment in ("s1", "s2"):
+        process = begin(path)
+        log, deadline = start / "twice" / "work" / segment / "log.jsonl", time.monotonic() + 200
+        while not read_log(log) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert read_log(log) and not (start / "twice" / "row.json").exists()
+    assert finish(path) == row
+    assert not list((start / "twice" / "work").rglob("checkpoint-*")), "a finished run leaves no weights"
+
+
+def test_the_fingerprint_covers_the_seed_but_not_the_name(start):  # noqa: F811
+    plan = runs.RunConfig.read(config(start, "named")).plan
+
+    def of(one):
+        return runs.fingerprint(one, start / "problems", start / "base")
+
+    assert of(plan) == of(replace(plan, name="other"))
+    assert of(plan) != of(replace(plan, seed=2))
+    assert of(plan) != of(replace(plan, train=replace(tiny.TRAIN, learning_rate=0.1)))
