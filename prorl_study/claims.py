@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from prorl_study import measures
+from prorl_study import arm_measures, measures
 from prorl_study.errors import StudyError
 from prorl_study.measures import Aim, Outcome, Results
 from prorl_study.paper import load_paper
@@ -80,6 +80,9 @@ def sentence(row: Mapping[str, Any]) -> str:
     )
 
 
+RUNS = "evidence/runs/*.json"
+
+
 def _claims() -> list[Claim]:
     paper = load_paper()["gains"]
 
@@ -115,21 +118,24 @@ def _claims() -> list[Claim]:
             "The full recipe beats plain GRPO.",
             recipe,
             None,
-            waits("arms prorl and plain_grpo, several seeds each"),
+            arm_measures.full_recipe,
+            RUNS,
         ),
         Claim(
             "resets",
             "Resetting reference and optimizer restores progress.",
             "2505.24864, section 2.3.1; 2507.12507",
             None,
-            waits("arms prorl and no_reset, several seeds each"),
+            partial(arm_measures.arm_difference, arm="prorl", other="no_reset"),
+            RUNS,
         ),
         Claim(
             "decoupled-clip",
             "A higher upper clip bound keeps entropy up at equal reward.",
             recipe,
             None,
-            waits("arms prorl and symmetric_clip, several seeds each"),
+            arm_measures.decoupled_clip,
+            RUNS,
         ),
         Claim(
             "generalist",
@@ -201,28 +207,31 @@ def _claims() -> list[Claim]:
             "2505.24864, section 2.2",
             None,
             measures.entropy_held,
-            "train/*.csv",
+            "training/*.csv",
         ),
         Claim(
             "dynamic-sampling",
             "Dynamic sampling makes training more sample-efficient.",
             recipe,
             None,
-            waits("arms prorl and no_dynamic_sampling, several seeds each"),
+            partial(arm_measures.arm_difference, arm="prorl", other="no_dynamic_sampling"),
+            RUNS,
         ),
         Claim(
             "temperature",
             "Training at temperature 1.2 is better than at 0.6.",
             "2505.24864, section 2.2",
             None,
-            waits("training at T 0.6, several seeds"),
+            partial(arm_measures.arm_difference, arm="prorl", other="low_temperature"),
+            RUNS,
         ),
         Claim(
             "kl-with-resets",
             "A KL penalty with resets is better than without resets and than no penalty.",
             "2505.24864, section 2.3.1",
             None,
-            waits("arms without KL and without resets, several seeds each"),
+            arm_measures.kl_with_resets,
+            RUNS,
         ),
         Claim(
             "rl-over-supervised",
@@ -236,14 +245,16 @@ def _claims() -> list[Claim]:
             "A random reward gains nothing.",
             "a control of this study",
             None,
-            waits("the control with a random reward"),
+            partial(arm_measures.control, arm="random_reward", kind="strict"),
+            RUNS,
         ),
         Claim(
             "format-reward",
             "A reward for format alone gains nothing but format.",
             "a control of this study",
             None,
-            waits("the control with a reward for format"),
+            partial(arm_measures.control, arm="format_reward", kind="lenient"),
+            RUNS,
         ),
     ]
 

@@ -21,6 +21,7 @@ from prorl_study.benchmarks import recompute, training_free, values_of
 from prorl_study.boundary_sampling import SHARED, read_boundary
 from prorl_study.domains import DOMAINS
 from prorl_study.evaluation import read_counts
+from prorl_study.evidence import load_rows
 from prorl_study.paper import load_paper
 from prorl_study.statistics import (
     Interval,
@@ -58,11 +59,13 @@ class Results:
     """Training log of the main arm, in order of time; None where there is none."""
     boundary: pd.DataFrame | None = None
     """Per-problem counts of the boundary stage; None where it has not run."""
+    runs: Sequence[Mapping[str, Any]] = ()
+    """Rows of the long experiments, as `evidence.load_rows` reads them."""
 
     @classmethod
     def load(cls, results_dir: Path) -> Results:
-        """Read `counts/`, `gains.json` (for its settings), `train/*.csv` and what the boundary stage wrote;
-        the last two may be missing.
+        """Read `counts/`, `gains.json` (for its settings), `training/*.csv`, what the boundary stage wrote
+        and `evidence/runs`; the last three may be missing.
 
         Raises StudyError where one of the first two is.
         """
@@ -77,6 +80,7 @@ class Results:
             gains,
             pd.concat(logs, ignore_index=True) if logs else None,
             read_boundary(results_dir, models)[0] if models else None,
+            load_rows(results_dir),
         )
 
     def rng(self, *names: object) -> np.random.Generator:

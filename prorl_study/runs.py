@@ -109,12 +109,33 @@ def run(config: RunConfig) -> dict[str, Any]:
         checks += read_log(folder / "checks.jsonl")
         ends.append(_end(config, segment.segment, model, work))
         previous = model
-    row = summarise(config, ends, pd.DataFrame(log), pd.DataFrame(checks), read_state(previous))
+    row = summarise(
+        config, _before_training(config), ends, pd.DataFrame(log), pd.DataFrame(checks), read_state(previous)
+    )
     write_json(row, Path(config.out))
     shutil.rmtree(work / "models")
     for segment in plan.segments:
         shutil.rmtree(work / segment.segment / "checkpoints", ignore_errors=True)
     return row
+
+
+def _before_training(config: RunConfig) -> dict[str, Any]:
+    """What the model solves that the run starts from; runs of the same seed on the same base share it."""
+    key = hashlib.sha256(
+        json.dumps(
+            [
+                digests(Path(config.start)),
+                digests(Path(config.problems), ["test.parquet"]),
+                code_digests(*VERDICT_CODE, "sampling.py", "rollout.py"),
+                [config.eval_temperature, config.top_p, config.max_tokens, config.batch_tokens],
+                [config.plan.seed, config.plan.test_problems, config.plan.test_samples],
+            ]
+        ).encode()
+    ).hexdigest()[:16]
+    path = Path(config.work).parent / f"start-{key}.json"
+    if not path.is_file():
+        write_json(judge_model(config, Path(config.start)), path)
+    return json.loads(path.read_text())
 
 
 def _end(config: RunConfig, segment: str, model: Path, work: Path) -> dict[str, Any]:
@@ -167,6 +188,7 @@ TENTH = 10
 
 def summarise(
     config: RunConfig,
+    start: dict[str, Any],
     ends: Sequence[dict[str, Any]],
     log: pd.DataFrame,
     checks: pd.DataFrame,
@@ -182,11 +204,13 @@ def summarise(
         "base": plan.base,
         "seed": plan.seed,
         "factors": plan.factors,
+        "budget": sum(segment.tokens for segment in plan.segments),
         "steps": len(log),
         "tokens_sampled": ends[-1]["tokens"],
         "tokens_prompt": int(log.tokens_prompt.iloc[-1]),
         "tokens_trained": int(log.tokens_trained.iloc[-1]),
         "flops": ends[-1]["flops"],
+        "start": {name: start[name] for name in ("strict", "graded", "lenient", "solved")},
         "ends": list(ends),
         "last": {
             name: round(float(last[name].mean()), 6)
