@@ -40,22 +40,28 @@ def finding(text: str) -> None:
 
 
 def ensure_upstream(ws: Workspace, stage: str) -> None:
-    """Make sure that what the stages before `stage` make is there.
+    """Make sure that what `stage` needs of the stages before it is there.
 
-    A scratch workspace gets it by running their notebooks with their own defaults. Raises StudyError in
-    the project's workspace, where DVC runs the stages.
+    A scratch workspace gets it by running their notebooks with their own defaults. In the project DVC runs
+    the stages, in the order of what they depend on, which need not be that of the notebooks' numbers; raises
+    StudyError there for a product that `dvc.yaml` lists among the stage's dependencies and that is missing.
     """
+    study = params.load(project_root() / "params.yaml")
+    body = params.load_yaml(project_root() / "dvc.yaml")["stages"][stage]
+    needed = body.get("do", body)["deps"]
     for name in list(STAGES)[: list(STAGES).index(stage)]:
-        segments = params.load(project_root() / "params.yaml").segments if name == "train" else (None,)
-        for segment in segments:
+        for segment in study.segments if name == "train" else (None,):
             product = STAGES[name].product.format(segment=segment)
-            if not (ws.root / product).exists():
-                _run_upstream(ws, f"{name}@{segment}" if segment else name, product)
+            target = f"{name}@{segment}" if segment else name
+            if (ws.root / product).exists():
+                continue
+            if ws.is_scratch:
+                _run_upstream(ws, target)
+            elif product in needed:
+                raise StudyError(f"{product} is missing; make it with `dvc repro {target}`.")
 
 
-def _run_upstream(ws: Workspace, target: str, product: str) -> None:
-    if not ws.is_scratch:
-        raise StudyError(f"{product} is missing; make it with `dvc repro {target}`.")
+def _run_upstream(ws: Workspace, target: str) -> None:
     name, _, segment = target.partition("@")
     arguments = ["run", name, "--defaults", "--workspace", str(ws.root)]
     arguments += ["--segment", segment] if segment else []

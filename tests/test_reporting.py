@@ -175,7 +175,7 @@ def test_upstream_is_run_in_a_scratch_folder_and_only_named_in_the_project(proje
     for stage in ("paper", "data"):
         cell = f"from pathlib import Path\nPath(workspace, '{STAGES[stage].product}').mkdir(parents=True)"
         write_notebook(project / "notebooks" / STAGES[stage].notebook, cell)
-    with pytest.raises(StudyError, match="results/paper.json is missing; make it with `dvc repro paper`"):
+    with pytest.raises(StudyError, match="artifacts/problems is missing; make it with `dvc repro data`"):
         reporting.ensure_upstream(Workspace.open("."), "base_model")
     reporting.ensure_upstream(Workspace.open(".scratch"), "base_model")
     assert (project / ".scratch" / "artifacts" / "problems").is_dir()
