@@ -9,7 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from prorl_study.evidence import differences, differences_at_equal_cost, score
+from prorl_study.evidence import (
+    differences,
+    differences_at_equal_cost,
+    gains_at_equal_domain_tokens,
+    pairs,
+    score,
+)
 from prorl_study.measures import Aim, Outcome, Results, not_run
 from prorl_study.statistics import Interval, non_inferiority, superiority_p, t_interval
 
@@ -84,6 +90,41 @@ def kl_with_resets(results: Results, aim: Aim) -> Outcome:
         return _missing("arms prorl, no_reset and no_kl", min(map(len, found.values())))
     better = min(found, key=lambda name: found[name].mean())
     return _outcome(found[better], aim, f"the better of the two is {better}", _problems(results))
+
+
+def over_supervised(results: Results, aim: Aim) -> Outcome:
+    """prorl minus filtered_sft, percent solved where the cheaper of the two has spent its operations."""
+    found = differences_at_equal_cost(results.runs, "prorl", "filtered_sft")
+    if len(found) < LEAST_PAIRS:
+        return _missing("arms prorl and filtered_sft", len(found))
+    return _outcome(found, aim, "prorl against filtered_sft at equal operations", _problems(results))
+
+
+SPECIALISTS = {"math": "math_only", "code": "code_only"}
+KEPT = 0.8
+"""Share of a specialist's gain that a generalist must keep, as the claim says."""
+
+
+def generalist(results: Results, aim: Aim) -> Outcome:
+    """prorl's gain in a specialist's domain minus `KEPT` of the specialist's, points, at equal tokens of that
+    domain: the specialist for which this is smallest."""
+    found = {
+        domain: np.array(
+            [
+                gain - KEPT * other
+                for gain, other in (
+                    gains_at_equal_domain_tokens(one, two, domain)
+                    for one, two in pairs(results.runs, "prorl", arm)
+                )
+            ]
+        )
+        for domain, arm in SPECIALISTS.items()
+    }
+    fewest = min(map(len, found.values()))
+    if fewest < LEAST_PAIRS:
+        return _missing(f"arms prorl, {' and '.join(SPECIALISTS.values())}", fewest)
+    where = min(found, key=lambda domain: found[domain].mean())
+    return _outcome(found[where], aim, f"the smallest is {where}", _problems(results))
 
 
 def control(results: Results, aim: Aim, arm: str, kind: str) -> Outcome:

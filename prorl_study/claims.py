@@ -86,9 +86,6 @@ RUNS = "evidence/runs/*.json"
 def _claims() -> list[Claim]:
     paper = load_paper()["gains"]
 
-    def waits(for_what: str) -> Callable[[Results, Aim], Outcome]:
-        return lambda results, aim: measures.not_run(f"needs {for_what}")
-
     def each(prefix: str, statement: str, source: str, compute: Any) -> list[Claim]:
         return [
             Claim(
@@ -142,7 +139,8 @@ def _claims() -> list[Claim]:
             "One model trained on all domains keeps at least 80 % of each specialist's gain.",
             "2505.24864, section 3",
             "+4.6 over DeepScaleR, +6.5 over DeepCoder",
-            waits("arms math_only and code_only, several seeds each"),
+            arm_measures.generalist,
+            RUNS,
         ),
         *each("gain", "Prolonged RL improves {name}.", "2505.24864, section 3", measures.gain),
         *each(
@@ -238,7 +236,8 @@ def _claims() -> list[Claim]:
             "RL gains more than supervised training on its verified rollouts.",
             "a control of this study",
             None,
-            waits("the supervised control"),
+            arm_measures.over_supervised,
+            RUNS,
         ),
         Claim(
             "random-reward",

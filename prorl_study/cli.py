@@ -207,7 +207,7 @@ def parser(command: str = "") -> argparse.ArgumentParser:
         any_model.add_arguments(evaluate)
     commands.add_parser("power", help="the smallest differences that the planned sizes can detect, per claim")
     evidence = commands.add_parser("evidence", help="do one run of the long experiments")
-    evidence.add_argument("run", help="its name, as in `prorl-study evidence list`")
+    evidence.add_argument("run", help="its name, as in `prorl-study evidence list`, or base-NAME")
     commands.add_parser("index", help="write reports/index.html")
     commands.add_parser("plan", help="the stages with their last measured time and memory")
     commands.add_parser("snapshot", help="generate the problems that data.dvc tracks into data/")
@@ -243,9 +243,13 @@ def execute(arguments: argparse.Namespace) -> None:
         from prorl_study import experiments, runs
 
         root = project_root()
-        if arguments.run == "list":
+        if arguments.run in ("list", "targets"):
             study = params.load(root / "params.yaml")
-            print("\n".join(experiments.load_plan(root / "evidence" / "params.yaml", study)[0]))
+            plan, bases = experiments.load_plan(root / "evidence" / "params.yaml", study)
+            named = arguments.run == "list"
+            print("\n".join(experiments.in_turn(plan) if named else experiments.targets(plan, bases)))
+        elif arguments.run.startswith("base-"):
+            print(runs.make_base(arguments.run.removeprefix("base-"), root))
         else:
             print(runs.start(arguments.run, root))
     elif arguments.command == "index":

@@ -44,3 +44,10 @@ def training_flops(tokens: Mapping[str, int], size: int, with_reference: bool) -
     sampling = FORWARD * (tokens["sampled"] + tokens["prompt"])
     passes = FORWARD + (FORWARD + BACKWARD) + (FORWARD if with_reference else 0)
     return float(size) * (sampling + passes * tokens["trained"])
+
+
+def supervised_flops(tokens: Mapping[str, int], size: int) -> float:
+    """Operations of a supervised run with a model of `size` weights: `sampled` and `prompt` tokens pass it
+    forward once, `trained` ones forward and backward."""
+    sampling = FORWARD * (tokens["sampled"] + tokens["prompt"])
+    return float(size) * (sampling + (FORWARD + BACKWARD) * tokens["trained"])

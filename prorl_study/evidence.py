@@ -18,11 +18,20 @@ from numpy.typing import ArrayLike
 
 Row = Mapping[str, Any]
 
+FOR_CLAIMS = ("recipe", "second_base", "parts", "controls", "specialists")
+"""Experiments that claims are judged by: arms over seeds that start from a base. The others vary what a claim
+holds fixed (settings, the starting model, one seed's map), and are shown for themselves."""
+
 
 def load_rows(results_dir: Path) -> list[dict[str, Any]]:
     """All rows of `evidence/runs`, by name; none where no run has ended."""
     folder = Path(results_dir) / "evidence" / "runs"
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def for_claims(rows: Sequence[Row]) -> list[Row]:
+    """The rows of `FOR_CLAIMS`."""
+    return [row for row in rows if row["experiment"] in FOR_CLAIMS]
 
 
 def score(end: Mapping[str, Any], kind: str = "strict", domains: Sequence[str] | None = None) -> float:
@@ -78,6 +87,22 @@ def differences_at_equal_cost(rows: Sequence[Row], arm: str, other: str) -> np.n
         limit = min(one["flops"], two["flops"])
         found.append(score_at(one, limit) - score_at(two, limit))
     return np.array(found)
+
+
+def gains_at_equal_domain_tokens(generalist: Row, specialist: Row, domain: str) -> tuple[float, float]:
+    """Points that a generalist and the specialist of `domain` gain in it, after as many sampled tokens of it
+    as the generalist has spent on it.
+
+    The specialist is read off on the line between its start, at no tokens, and its segments' ends. Raises
+    ValueError where the specialist has spent fewer.
+    """
+    spent = generalist["ends"][-1]["tokens_of"][domain]
+    tokens = [0, *(end["tokens_of"][domain] for end in specialist["ends"])]
+    if spent > tokens[-1]:
+        raise ValueError(f"{specialist['name']} has sampled {tokens[-1]} tokens of {domain}, not {spent}")
+    scores = [score(at, domains=[domain]) for at in (specialist["start"], *specialist["ends"])]
+    gain = score(generalist["ends"][-1], domains=[domain]) - score(generalist["start"], domains=[domain])
+    return gain, float(np.interp(spent, tokens, scores)) - scores[0]
 
 
 class Curve(NamedTuple):

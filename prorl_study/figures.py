@@ -182,10 +182,12 @@ def line_figure(
     xlabel: str | None = None,
     ylabels: Mapping[str, str] | None = None,
     smooth: int = 1,
+    marks: Sequence[float] = (),
 ) -> Figure:
     """One panel per column of `ys` over `x`, a line per value of `hue`; `smooth` steps of running mean.
 
-    Columns that `frame` lacks are left out. Raises ValueError where none is left.
+    Dashed lines stand at the places `marks` on the x axis. Columns that `frame` lacks are left out. Raises
+    ValueError where none is left.
     """
     present = [y for y in ys if y in frame and frame[y].notna().any()]
     if not present:
@@ -198,6 +200,7 @@ def line_figure(
             colour = _colour(str(name).rpartition("/")[2], place)
             axis.plot(part[x], values, color=colour, lw=1.8, label=str(name))
         axis.set(xlabel=xlabel or x, ylabel=(ylabels or {}).get(y, y))
+        _mark([axis], marks)
     if hue:
         axes[0].legend(frameon=False, fontsize="small")
     if title:
@@ -215,35 +218,44 @@ TRAINING_LABELS = {
 }
 
 
-def training_curves(log: pd.DataFrame, smooth: int = 9) -> Figure:
-    """Reward, entropy, KL, its gradient's share and kept share over rollout steps, and the reward per domain.
+TOKENS_LABEL = "sampled tokens (thousands)"
 
-    `log`: columns `step`, those of `TRAINING_LABELS` and `reward/<domain>`; with `segment`, its boundaries
-    are drawn. Steps that start again in each segment are laid end to end.
+
+def training_curves(log: pd.DataFrame, marks: Sequence[float] = (), smooth: int = 9) -> Figure:
+    """Reward, entropy, KL, its gradient's share and kept share over sampled tokens, and reward and share of
+    groups with signal per domain.
+
+    `log`: columns `tokens_sampled`, those of `TRAINING_LABELS`, `reward/<domain>`, `sampled/<domain>` and
+    `informative/<domain>` as far as they were logged. Dashed lines stand at `marks`, sampled tokens.
     """
     log = log.reset_index(drop=True)
-    time = np.arange(1, len(log) + 1)
-    per_domain = [f"reward/{name}" for name in DOMAIN_ORDER if f"reward/{name}" in log]
+    time = log.tokens_sampled / 1000
     columns = [name for name in TRAINING_LABELS if name in log]
-    fig, axes = _panels(len(columns) + bool(per_domain), width=4.2, height=3.1, per_row=3)
+    domains = [name for name in DOMAIN_ORDER if f"reward/{name}" in log]
+    fig, axes = _panels(len(columns) + 2 * bool(domains), width=4.2, height=3.1, per_row=3)
     for axis, column in zip(axes, columns, strict=False):
         seen = log[column].notna()  # some are measured every few steps only
         axis.plot(time[seen], log[column][seen], color="0.8", lw=0.8)
         axis.plot(time, log[column].rolling(smooth, min_periods=1, center=True).mean(), color="0.2", lw=1.8)
-        axis.set(xlabel="rollout step", ylabel=TRAINING_LABELS[column])
-    if per_domain:
-        for place, column in enumerate(per_domain):
-            name = column.partition("/")[2]
-            values = log[column].rolling(smooth, min_periods=1, center=True).mean()
-            axes[-1].plot(time, values, color=_colour(name, place), lw=1.8, label=name)
-        axes[-1].set(xlabel="rollout step", ylabel="mean reward per domain (0 to 1)")
+        axis.set(xlabel=TOKENS_LABEL, ylabel=TRAINING_LABELS[column])
+    for place, name in enumerate(domains):
+        informative = log[f"informative/{name}"] / log[f"sampled/{name}"].where(log[f"sampled/{name}"] > 0)
+        for axis, values in zip(axes[-2:], (log[f"reward/{name}"], informative), strict=True):
+            line = values.rolling(smooth, min_periods=1, center=True).mean()
+            axis.plot(time, line, color=_colour(name, place), lw=1.8, label=name)
+    if domains:
+        axes[-2].set(xlabel=TOKENS_LABEL, ylabel="mean reward per domain (0 to 1)")
+        axes[-1].set(xlabel=TOKENS_LABEL, ylabel="groups with signal per domain")
         axes[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5))
-    if "segment" in log:
-        for start in time[1:][(log.segment != log.segment.shift())[1:]]:
-            for axis in axes:
-                axis.axvline(start - 0.5, color="0.5", lw=1, ls="--")
+    _mark(axes, [mark / 1000 for mark in marks])
     fig.tight_layout()
     return fig
+
+
+def _mark(axes: Sequence[Axes], places: Sequence[float]) -> None:
+    for axis in axes:
+        for place in places:
+            axis.axvline(place, color="0.5", lw=1, ls="--")
 
 
 def domain_bars(

@@ -41,8 +41,48 @@ def run_module(
     Raises StudyError with the child's last words when it fails; KeyboardInterrupt passes through after
     the child's process group has been stopped.
     """
+    run_modules(module, [(arguments, log)], 1, tick, launcher)
+
+
+def run_modules(
+    module: str,
+    jobs: Sequence[tuple[Sequence[str], Path]],
+    at_once: int,
+    tick: Callable[[], None] = lambda: None,
+    launcher: Sequence[str] = (sys.executable, "-m"),
+) -> None:
+    """`run_module` for several pairs of arguments and log, begun in order, `at_once` beside each other.
+
+    The first that fails stops the others.
+    """
+    waiting, running = list(jobs), []
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(_begin(module, *waiting.pop(0), launcher))
+            try:
+                running[0][0].wait(timeout=0.5)
+            except subprocess.TimeoutExpired:
+                pass
+            tick()
+            ended = [job for job in running if job[0].poll() is not None]
+            running = [job for job in running if job not in ended]
+            for child, log, begin in ended:
+                _stop_group(child)
+                if child.returncode:
+                    code, words = child.returncode, _last_words(log, begin)
+                    raise StudyError(f"{module} ended with code {code}: {words}")
+    finally:
+        for child, *_ in running:
+            _stop_group(child)
+
+
+def _begin(
+    module: str, arguments: Sequence[str], log: Path, launcher: Sequence[str]
+) -> tuple[subprocess.Popen[bytes], Path, int]:
+    """The child, its log, and where in it the child's own output begins."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    start = log.stat().st_size if log.exists() else 0
+    begin = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         child = subprocess.Popen(
             [*launcher, module, *arguments],
@@ -52,22 +92,14 @@ def run_module(
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
-        try:
-            while True:
-                try:
-                    code = child.wait(timeout=0.5)
-                    break
-                except subprocess.TimeoutExpired:
-                    tick()
-            tick()
-        finally:
-            _stop_group(child)
-    if code:
-        with log.open("rb") as output:
-            output.seek(start)
-            lines = output.read().decode(errors="replace").strip().splitlines()
-        last = lines[-1] if lines else "it printed nothing"
-        raise StudyError(f"{module} ended with code {code}: {last} (all of its output: {log})")
+    return child, log, begin
+
+
+def _last_words(log: Path, begin: int) -> str:
+    with log.open("rb") as output:
+        output.seek(begin)
+        lines = output.read().decode(errors="replace").strip().splitlines()
+    return f"{lines[-1] if lines else 'it printed nothing'} (all of its output: {log})"
 
 
 def _stop_group(child: subprocess.Popen[bytes]) -> None:

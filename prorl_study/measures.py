@@ -21,7 +21,7 @@ from prorl_study.benchmarks import recompute, training_free, values_of
 from prorl_study.boundary_sampling import SHARED, read_boundary
 from prorl_study.domains import DOMAINS
 from prorl_study.evaluation import read_counts
-from prorl_study.evidence import load_rows
+from prorl_study.evidence import for_claims, load_rows
 from prorl_study.paper import load_paper
 from prorl_study.statistics import (
     Interval,
@@ -80,7 +80,7 @@ class Results:
             gains,
             pd.concat(logs, ignore_index=True) if logs else None,
             read_boundary(results_dir, models)[0] if models else None,
-            load_rows(results_dir),
+            for_claims(load_rows(results_dir)),
         )
 
     def rng(self, *names: object) -> np.random.Generator:

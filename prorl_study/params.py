@@ -225,6 +225,21 @@ class SegmentParams:
 
 
 @dataclass(frozen=True)
+class ArmsParams:
+    """The arms that are trained beside `train`, and how all of them are judged."""
+
+    arms: dict
+    """What each changes of `train` or of the segments' boundaries, by its name."""
+    arm_problems: int
+    """Test problems per domain, judged at every segment's end."""
+    arm_samples: int
+    """Samples per problem."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "arm_problems", "arm_samples")
+
+
+@dataclass(frozen=True)
 class EvaluationParams:
     """One sampler for all models, and how its samples are summarised."""
 
@@ -331,6 +346,7 @@ Section = TypeVar(
     BaseModelParams,
     TrainParams,
     SegmentParams,
+    ArmsParams,
     EvaluationParams,
     VerificationParams,
     BoundaryParams,
@@ -383,6 +399,7 @@ class Params:
     base_model: BaseModelParams
     train: TrainParams
     segments: dict[str, SegmentParams]
+    arms: ArmsParams
     evaluation: EvaluationParams
     boundary: BoundaryParams
     power: PowerParams
@@ -395,6 +412,7 @@ SECTIONS = {
     "data": DataParams,
     "base_model": BaseModelParams,
     "train": TrainParams,
+    "arms": ArmsParams,
     "evaluation": EvaluationParams,
     "boundary": BoundaryParams,
     "power": PowerParams,

@@ -58,3 +58,25 @@ class ChainProgress(LogProgress):
     def __call__(self) -> None:
         self.log = next((log for log in reversed(self.logs) if log.is_file()), self.logs[0])
         super().__call__()
+
+
+class ChainsProgress:
+    """One bar over several chains that run beside each other; it shows how many tokens all have sampled."""
+
+    def __init__(self, chains: Sequence[Sequence[Path]], total: int, label: str) -> None:
+        """`chains` holds the logs of each chain's segments, `total` the tokens of all chains."""
+        self.chains = [list(logs) for logs in chains]
+        self._bar = tqdm(total=total, desc=label, unit=" tokens_sampled", unit_scale=True, mininterval=1)
+
+    def __call__(self) -> None:
+        done = sum(_sampled(read_log(log)) for logs in self.chains for log in logs)
+        self._bar.update(max(0, done - self._bar.n))
+
+    def close(self) -> None:
+        self()
+        self._bar.close()
+
+
+def _sampled(records: Sequence[Mapping[str, float]]) -> int:
+    """Tokens from the first record to the last: they count from the start of the chain."""
+    return int(records[-1]["tokens_sampled"] - records[0]["tokens_sampled"]) if records else 0

@@ -9,14 +9,15 @@ apart. Run as a module: `python -m prorl_study.runs CONFIG.json`. Left out: whic
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -24,10 +25,14 @@ from prorl_study.errors import StudyError
 from prorl_study.experiments import RunPlan
 from prorl_study.files import VERDICT_CODE, code_digests, digests, read_log, write_json
 from prorl_study.params import SegmentParams, TrainParams, build
-from prorl_study.segments import DETERMINING, SegmentConfig, read_state, train_segment
+from prorl_study.paths import Workspace, project_root
+from prorl_study.segments import DETERMINING, ROLLOUTS, SegmentConfig, read_state, train_segment
 
-CODE = (*VERDICT_CODE, *DETERMINING, "compute.py", "runs.py")
-"""Code that a run's row depends on."""
+if TYPE_CHECKING:
+    from prorl_study.sampling import Sampler
+
+CODE = (*VERDICT_CODE, *DETERMINING)
+"""Code that a run's models and verdicts depend on."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class RunConfig:
     problems: str
     """Folder with the problem parquet files."""
     start: str
-    """Folder of the base."""
+    """Folder of the model that it starts from."""
     out: str
     """The row of results, a JSON file."""
     work: str
@@ -52,9 +57,25 @@ class RunConfig:
     """Of the training process: two runs of one thread beside each other do more than one of two."""
     claims_sha256: str
     """What was fixed before the run; it goes into the row."""
+    trained: dict[str, list[str]] = field(default_factory=dict)
+    """Segments that are trained already: the folder of the model, the tables of its log and its checks."""
+    teacher: str = ""
+    """Row of the run that a supervised arm learns from, and may spend as much as; a JSON file."""
+    rollouts: list[str] = field(default_factory=list)
+    """What that run had solved, a file per segment."""
 
     def write(self, path: Path) -> None:
         write_json(asdict(self), path)
+
+    def file(self) -> str:
+        """Where `prepare` writes it: the argument of the run's process."""
+        return str(Path(self.work) / "config.json")
+
+    def logs(self) -> list[Path]:
+        return [Path(self.work) / segment.segment / "log.jsonl" for segment in self.plan.segments]
+
+    def budget(self) -> int:
+        return sum(segment.tokens for segment in self.plan.segments)
 
     @classmethod
     def read(cls, path: Path) -> RunConfig:
@@ -65,58 +86,110 @@ class RunConfig:
         return cls(plan=RunPlan(**plan), **raw)
 
 
+NAMES = ("name", "experiment", "arm", "factors", "base")
+"""What a plan calls things, which changes no result."""
+
+
+def plan_digest(plan: RunPlan, problems: Path, start: Path) -> str:
+    """Sixteen hex digits that change with everything that a run's row depends on, its names and the code
+    apart: a row that is there is not made anew for a moved comment, but says which code made it."""
+    content = {k: v for k, v in asdict(plan).items() if k not in (*NAMES, "turn", "times_of")}
+    content |= {"problems": digests(problems, ["*.parquet"]), "start": digests(start)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def fingerprint(plan: RunPlan, problems: Path, start: Path) -> str:
-    """Sixteen hex digits that change with everything that a run's row depends on, its name apart."""
-    content = {k: v for k, v in asdict(plan).items() if k not in ("name", "experiment", "arm", "factors")}
-    content |= {
-        "problems": digests(problems, ["*.parquet"]),
-        "start": digests(start),
-        "code": code_digests(*CODE),
-    }
+    """Sixteen hex digits that change with everything that a run's row depends on, the code included."""
+    content = [plan_digest(plan, problems, start), code_digests(*CODE)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run(config: RunConfig) -> dict[str, Any]:
     """Do the run and write its row; returns the row. Raises what `train_segment` raises.
 
-    The models of finished segments stay in the work folder until the row is written.
+    The models of finished segments stay in the work folder until the row is written; the row stays there, so
+    that a run that only goes by another name is not done again.
     """
     import torch
 
     torch.set_num_threads(config.threads)
     plan, work = config.plan, Path(config.work)
-    previous, ends, log, checks = Path(config.start), [], [], []
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (work / "row.json").is_file():
+            write_json(_train_and_judge(config), work / "row.json")
+            shutil.rmtree(work / "models", ignore_errors=True)
+            for segment in plan.segments:
+                shutil.rmtree(work / segment.segment / "checkpoints", ignore_errors=True)
+        row = json.loads((work / "row.json").read_text()) | {name: getattr(plan, name) for name in NAMES}
+    write_json(row, Path(config.out))
+    return row
+
+
+def _train_and_judge(config: RunConfig) -> dict[str, Any]:
+    """All segments one after the other, and the row."""
+    plan, work, previous = config.plan, Path(config.work), Path(config.start)
+    ends, log, checks = [], [], []
     for segment in plan.segments:
         folder, model = work / segment.segment, work / "models" / segment.segment
-        if not read_state(model):
-            train_segment(
-                SegmentConfig(
-                    train=plan.train,
-                    segment=segment,
-                    seed=plan.seed,
-                    problems=config.problems,
-                    previous=str(previous),
-                    out=str(model),
-                    work=str(folder),
-                    eval_temperature=config.eval_temperature,
-                    top_p=config.top_p,
-                    batch_tokens=config.batch_tokens,
-                    isolation=config.isolation,
-                    workers=config.workers,
-                )
+        if segment.segment in config.trained:
+            model, *tables = map(Path, config.trained[segment.segment])
+            log, checks = (
+                records + pd.read_csv(table).to_dict("records")
+                for records, table in zip((log, checks), tables, strict=True)
             )
-        log += read_log(folder / "log.jsonl")
-        checks += read_log(folder / "checks.jsonl")
+        else:
+            if not read_state(model) and plan.learner == "grpo":
+                train_segment(_segment_config(config, segment, previous, model, folder))
+            elif not read_state(model):
+                _train_supervised(config, len(ends) + 1)
+            log += read_log(folder / "log.jsonl")
+            checks += read_log(folder / "checks.jsonl")
         ends.append(_end(config, segment.segment, model, work))
         previous = model
-    row = summarise(
-        config, _before_training(config), ends, pd.DataFrame(log), pd.DataFrame(checks), read_state(previous)
+    tables = (pd.DataFrame(log), pd.DataFrame(checks))
+    return summarise(config, _before_training(config), ends, *tables, read_state(previous))
+
+
+def _train_supervised(config: RunConfig, number: int) -> None:
+    """Train part `number`, from 1, of a supervised arm: a model at the end of each part, as of a segment."""
+    from prorl_study.supervised import Control, train_part
+    from prorl_study.verification.pool import VerificationPool
+
+    plan = config.plan
+    control = Control(
+        learner=plan.learner,
+        train=plan.train,
+        seed=plan.seed,
+        problems=Path(config.problems),
+        start=Path(config.start),
+        work=Path(config.work),
+        parts=len(plan.segments),
+        teacher=json.loads(Path(config.teacher).read_text()),
+        rollouts=[Path(path) for path in config.rollouts],
     )
-    write_json(row, Path(config.out))
-    shutil.rmtree(work / "models")
-    for segment in plan.segments:
-        shutil.rmtree(work / segment.segment / "checkpoints", ignore_errors=True)
-    return row
+    with VerificationPool(workers=config.workers, isolation=config.isolation) as pool:
+        train_part(control, number, pool)
+
+
+def _segment_config(
+    config: RunConfig, segment: SegmentParams, previous: Path, model: Path, folder: Path
+) -> SegmentConfig:
+    return SegmentConfig(
+        train=config.plan.train,
+        segment=segment,
+        seed=config.plan.seed,
+        problems=config.problems,
+        previous=str(previous),
+        out=str(model),
+        work=str(folder),
+        eval_temperature=config.eval_temperature,
+        top_p=config.top_p,
+        batch_tokens=config.batch_tokens,
+        isolation=config.isolation,
+        workers=config.workers,
+    )
 
 
 def _before_training(config: RunConfig) -> dict[str, Any]:
@@ -140,15 +213,27 @@ def _before_training(config: RunConfig) -> dict[str, Any]:
 
 def _end(config: RunConfig, segment: str, model: Path, work: Path) -> dict[str, Any]:
     """What the model at a segment's end solves, kept in the work folder once it is known."""
-    from prorl_study.compute import training_flops, weights
+    from prorl_study.compute import supervised_flops, training_flops, weights
 
     path = work / segment / "end.json"
     if not path.is_file():
-        tokens = read_state(model)["trainer"]["tokens"]
-        flops = training_flops(tokens, weights(model), config.plan.train.kl_beta > 0)
-        place = {"segment": segment, "tokens": tokens["sampled"], "flops": flops}
+        tokens, before = _tokens(model), _tokens(Path(config.start))
+        own = {name: count - before["tokens"].get(name, 0) for name, count in tokens["tokens"].items()}
+        flops = (
+            training_flops(own, weights(model), config.plan.train.kl_beta > 0)
+            if config.plan.learner == "grpo"
+            else supervised_flops(own, weights(model))
+        )
+        by_domain = {d: n - before["tokens_of"].get(d, 0) for d, n in tokens["tokens_of"].items()}
+        place = {"segment": segment, "tokens": own["sampled"], "flops": flops, "tokens_of": by_domain}
         write_json(place | judge_model(config, model), path)
     return json.loads(path.read_text())
+
+
+def _tokens(model: Path) -> dict[str, dict[str, int]]:
+    """What was spent on the way to `model`: `tokens` by kind and `tokens_of` by domain, empty for a base."""
+    state = read_state(model)
+    return state["trainer"] if state else {"tokens": {}, "tokens_of": {}}
 
 
 def judge_model(config: RunConfig, model: Path) -> dict[str, Any]:
@@ -176,7 +261,7 @@ def judge_model(config: RunConfig, model: Path) -> dict[str, Any]:
         "lenient": by_domain.lenient_solved.round(6).to_dict(),
         "truncated": by_domain.truncated.round(6).to_dict(),
         "samples": config.plan.test_samples,
-        "problems": [p.id for p in problems],
+        "problems_sha256": hashlib.sha256(json.dumps([p.id for p in problems]).encode()).hexdigest(),
         "solved": by_problem.solved.tolist(),
         "lenient_solved": by_problem.lenient_solved.tolist(),
     }
@@ -194,8 +279,11 @@ def summarise(
     checks: pd.DataFrame,
     state: dict[str, Any],
 ) -> dict[str, Any]:
-    """The row of results, JSON-plain. `log` has one record per rollout step, `checks` one per validation."""
+    """The row of results, JSON-plain. `log` has one record per rollout step, `checks` one per validation;
+    tokens in the row count from the run's own start."""
     plan, last = config.plan, log.iloc[-max(1, len(log) // TENTH) :]
+    begun = _tokens(Path(config.start))["tokens"]
+    since = {name: begun.get(name, 0) for name in ("sampled", "prompt", "trained")}
     figures = ("reward", "entropy", "kl", "kl_share", "kept_fraction", "step_size", "truncated")
     return {
         "name": plan.name,
@@ -204,11 +292,12 @@ def summarise(
         "base": plan.base,
         "seed": plan.seed,
         "factors": plan.factors,
+        "branched": plan.branched,
         "budget": sum(segment.tokens for segment in plan.segments),
         "steps": len(log),
         "tokens_sampled": ends[-1]["tokens"],
-        "tokens_prompt": int(log.tokens_prompt.iloc[-1]),
-        "tokens_trained": int(log.tokens_trained.iloc[-1]),
+        "tokens_prompt": int(log.tokens_prompt.iloc[-1]) - since["prompt"],
+        "tokens_trained": int(log.tokens_trained.iloc[-1]) - since["trained"],
         "flops": ends[-1]["flops"],
         "start": {name: start[name] for name in ("strict", "graded", "lenient", "solved")},
         "ends": list(ends),
@@ -217,29 +306,36 @@ def summarise(
             for name in figures
             if name in last and last[name].notna().any()
         },
-        "curve": {
-            "tokens": checks.tokens.tolist(),
-            "validation": checks.validation.round(6).tolist(),
-        },
-        "entropy_curve": {
-            "tokens": log.tokens_sampled.tolist(),
-            "entropy": log.entropy.round(5).tolist(),
-        },
-        "boundaries": state["boundaries"],
+        "curve": _curve(checks, "tokens", "validation", since["sampled"]),
+        "entropy_curve": _curve(log, "tokens_sampled", "entropy", since["sampled"]),
+        "boundaries": [
+            boundary | {"tokens": boundary["tokens"] - since["sampled"]}
+            for boundary in state["boundaries"]
+            if boundary["tokens"] >= since["sampled"]
+        ],
         "firings": state["firings"],
         "claims_sha256": config.claims_sha256,
+        "plan_sha256": plan_digest(plan, Path(config.problems), Path(config.start)),
         "code_sha256": hashlib.sha256(json.dumps(code_digests(*CODE)).encode()).hexdigest(),
     }
+
+
+def _curve(table: pd.DataFrame, tokens: str, figure: str, since: int) -> dict[str, list[float]]:
+    """`figure` over sampled tokens; empty where it was not measured, as in supervised training."""
+    if figure not in table:
+        return {"tokens": [], figure: []}
+    return {"tokens": (table[tokens] - since).tolist(), figure: table[figure].round(6).tolist()}
 
 
 def start(name: str, root: Path) -> Path:
     """Do the run `name` of `evidence/params.yaml` in a process of its own; returns the path of its row.
 
-    Leaves a run card beside the rows. Raises StudyError for an unknown run or a missing base.
+    Leaves a run card beside the rows. A row that is there already, of the same plan, is left as it is. Raises
+    StudyError for an unknown run, a missing base, or a run that another one has to come before.
     """
     from prorl_study import experiments, launcher, params, progress
-    from prorl_study.paths import Workspace
-    from prorl_study.provenance import claims_hash, run_card
+    from prorl_study.provenance import run_card
+    from prorl_study.sampling import Sampler
 
     ws, study = Workspace(root), params.load(root / "params.yaml")
     plans, bases = experiments.load_plan(root / "evidence" / "params.yaml", study)
@@ -248,35 +344,107 @@ def start(name: str, root: Path) -> Path:
             f"no such run: {name}; evidence/params.yaml lists {len(plans)}, like {next(iter(plans))}."
         )
     plan, results = plans[name], ws.results / "evidence"
-    base = ws.require(root / bases[plan.base], "base_model")
-    work = ws.work / "evidence" / fingerprint(plan, ws.problems, base)
+    if plan.times_of:
+        plan = experiments.at_times_of(plan, _row(results, plan.times_of))
+    base, out = base_folder(ws, plan.base, bases), results / "runs" / f"{name}.json"
+    if out.is_file() and _row(results, name)["plan_sha256"] == plan_digest(plan, ws.problems, base):
+        return out
+    how = study.evaluation
+    sampler = Sampler(how.eval_temperature, how.top_p, how.max_tokens, how.batch_tokens)
+    learned_from = {}
+    if plan.teacher:
+        _row(results, plan.teacher)
+        teacher = plans[plan.teacher]
+        folder = ws.work / "evidence" / fingerprint(teacher, ws.problems, base)
+        learned_from = {
+            "teacher": str(results / "runs" / f"{plan.teacher}.json"),
+            "rollouts": [str(folder / segment.segment / ROLLOUTS) for segment in teacher.segments],
+        }
+    config = prepare(plan, base, out, ws, sampler, study.verification.isolation, **learned_from)
+    shown = {"reward": "reward", "kl": "KL", "entropy": "entropy"}
+    with run_card(name, results, root / "params.yaml"):
+        bar = progress.ChainProgress(config.logs(), config.budget(), name, shown)
+        launcher.run_module("prorl_study.runs", [config.file()], Path(config.work) / "run.log", bar)
+        bar.close()
+    list_rows(results)
+    return out
+
+
+def list_rows(results: Path) -> None:
+    """Write `rows.json` beside the rows: the digest of each. The study's stages depend on this file, since
+    depending on the rows would make DVC do all the runs that are still to come."""
+    write_json(digests(results / "runs", ["*.json"]), results / "rows.json")
+
+
+def make_base(name: str, root: Path) -> Path:
+    """Make the base `name` of `evidence/params.yaml`; returns the model's folder. Goes on after a kill.
+
+    Raises StudyError for a base that is not made here, or for a change of `base_model` that is none.
+    """
+    from prorl_study import base_model, experiments, launcher, params, progress
+
+    ws, study = Workspace(root), params.load(root / "params.yaml")
+    _, bases = experiments.load_plan(root / "evidence" / "params.yaml", study)
+    changes = dict(bases.get(name, {"model": ""}))
+    if "model" in changes:
+        made = ", ".join(base for base, body in bases.items() if "model" not in body)
+        raise StudyError(f"{name} is no base that is made here; evidence/params.yaml makes {made}.")
+    seed, where = changes.pop("seed", study.seed), f"evidence/params.yaml, bases.{name}"
+    wanted = build(params.BaseModelParams, asdict(study.base_model) | changes, where)
+    out, work = ws.model(f"evidence/{name}"), ws.work / base_model.fingerprint(wanted, seed)
+    base_model.write_config(work / "config.json", work, out, wanted, seed)
+    bar = progress.LogProgress(work / "log.jsonl", wanted.sft_steps, name, {"loss": "loss"})
+    launcher.run_module("prorl_study.base_model", [str(work / "config.json")], work / "train.log", bar)
+    bar.close()
+    return out
+
+
+def base_folder(ws: Workspace, name: str, bases: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Where the model of the base `name` lies. Raises StudyError, with the command that makes it, where it is
+    missing."""
+    if model := bases[name].get("model"):
+        return ws.require(ws.model(model), "base_model" if model == "base" else f"train@{model}")
+    return ws.require(ws.model(f"evidence/{name}"), f"evidence/dvc.yaml:bases@{name}")
+
+
+def _row(results: Path, name: str) -> dict[str, Any]:
+    path = results / "runs" / f"{name}.json"
+    if not path.is_file():
+        raise StudyError(f"{path} is missing; do that run first: `prorl-study evidence {name}`.")
+    return json.loads(path.read_text())
+
+
+def prepare(
+    plan: RunPlan,
+    base: Path,
+    out: Path,
+    ws: Workspace,
+    sampler: Sampler,
+    isolation: str,
+    **others: Any,
+) -> RunConfig:
+    """The config of a run from the model in `base` to the row `out`, written to its work folder; `others` are
+    the fields of `RunConfig` that most runs lack."""
+    from prorl_study.provenance import claims_hash
+
     config = RunConfig(
         plan=plan,
         problems=str(ws.problems),
         start=str(base),
-        out=str(results / "runs" / f"{name}.json"),
-        work=str(work),
-        eval_temperature=study.evaluation.eval_temperature,
-        top_p=study.evaluation.top_p,
-        max_tokens=study.evaluation.max_tokens,
-        batch_tokens=study.evaluation.batch_tokens,
-        isolation=study.verification.isolation,
+        out=str(out),
+        work=str(ws.work / "evidence" / fingerprint(plan, ws.problems, base)),
+        eval_temperature=sampler.temperature,
+        top_p=sampler.top_p,
+        max_tokens=sampler.max_tokens,
+        batch_tokens=sampler.batch_tokens,
+        isolation=isolation,
         workers=1,
         threads=1,
-        claims_sha256=claims_hash(root / "params.yaml"),
+        claims_sha256=claims_hash(project_root() / "params.yaml"),
+        **others,
     )
-    config.write(work / "config.json")
-    shown = {"reward": "reward", "kl": "KL", "entropy": "entropy"}
-    with run_card(name, results, root / "params.yaml"):
-        bar = progress.ChainProgress(
-            [work / segment.segment / "log.jsonl" for segment in plan.segments],
-            sum(segment.tokens for segment in plan.segments),
-            name,
-            shown,
-        )
-        launcher.run_module("prorl_study.runs", [str(work / "config.json")], work / "run.log", bar)
-        bar.close()
-    return Path(config.out)
+    config.write(Path(config.file()))
+    return config
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -33,6 +33,9 @@ from prorl_study.params import SegmentParams, TrainParams, build
 STATE_FILE = "study_state.json"
 """Written last into a checkpoint: its existence means that the checkpoint is complete."""
 
+ROLLOUTS = "rollouts.jsonl"
+"""In the work folder: what was sampled and solved, a line per rollout step, for supervised training."""
+
 EXPORTED = ("config.json", "generation_config.json", "model.safetensors", "optimizer.pt", "rng_state.pth")
 """Files of the last checkpoint that a finished segment passes on, besides its state."""
 
@@ -131,11 +134,19 @@ def read_state(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
+def _own_digest(state: Mapping[str, Any]) -> str:
+    """Digest of the state itself, which cannot stand among those of the other files."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
 def damage(checkpoint: Path) -> str:
     """Name of a file that is not what was written, or empty."""
     try:
-        written = read_state(checkpoint)["files"]
+        state = read_state(checkpoint)
+        written, own = state["files"], state.pop("own")
     except (ValueError, KeyError):
+        return STATE_FILE
+    if own != _own_digest(state):
         return STATE_FILE
     present = digests(checkpoint)
     return next((name for name, value in written.items() if present.get(name) != value), "")
@@ -216,6 +227,7 @@ def train_segment(config: SegmentConfig) -> None:
     state = read_state(resume) if resume else {}
     done = state["trainer"]["rollout_steps"] if resume else _steps(before)
     _cut_back(work / "log.jsonl", done)
+    _cut_back(work / ROLLOUTS, done)
     _cut_back(work / "checks.jsonl", done if resume else done - 1)
 
     plan = phases(train, list(DOMAINS))
@@ -345,8 +357,8 @@ class Validation:
             config.eval_temperature, config.top_p, config.train.max_completion_tokens, config.batch_tokens
         )
 
-    def __call__(self, model, tokenizer, step: int) -> tuple[list[float], int]:
-        """Score of each problem and the number of tokens that this took."""
+    def __call__(self, model, tokenizer, step: int) -> tuple[list[float], dict[str, int]]:
+        """Score of each problem and the number of tokens that this took per domain."""
         from prorl_study.sampling import sample
 
         model.eval()
@@ -354,7 +366,10 @@ class Validation:
         model.train()
         answered = [(p, s[0].text) for p, s in zip(self.problems, samples, strict=True)]
         verdicts = self.pool.verify(answered, answers=False)
-        return [verdict.score for verdict in verdicts], sum(s[0].tokens for s in samples)
+        tokens: dict[str, int] = {}
+        for problem, drawn in zip(self.problems, samples, strict=True):
+            tokens[problem.domain] = tokens.get(problem.domain, 0) + drawn[0].tokens
+        return [verdict.score for verdict in verdicts], tokens
 
     def prompt_tokens(self, tokenizer) -> int:
         return sum(
@@ -418,7 +433,7 @@ def _segment_trainer():
                     "identity": self.identity,
                     "files": digests(folder),
                 }
-                write_json(state, folder / STATE_FILE)
+                write_json(state | {"own": _own_digest(state)}, folder / STATE_FILE)
             except (OSError, RuntimeError, SafetensorError) as error:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise StudyError(
@@ -450,7 +465,9 @@ def _watch(trainer, config: SegmentConfig, course: Course, validation: Validatio
     def check(kl: float) -> None:
         step = trainer.rollout_steps
         scores, tokens = validation(trainer.model, trainer.processing_class, step)
-        trainer.tokens["sampled"] += tokens
+        for domain, number in tokens.items():
+            trainer.tokens["sampled"] += number
+            trainer.tokens_of[domain] += number
         trainer.tokens["prompt"] += prompts
         seen = course.look(step, trainer.tokens["sampled"], scores, kl)
         place = {"step": step, "segment": segment.segment, "tokens": trainer.tokens["sampled"]}
@@ -482,7 +499,9 @@ def _watch(trainer, config: SegmentConfig, course: Course, validation: Validatio
             if trainer.rollout_steps % train.validate_every == 0:
                 check(record.get("kl", 0.0))
             record |= {f"tokens_{name}": count for name, count in trainer.tokens.items()}
+            record |= {f"tokens/{domain}": count for domain, count in trainer.tokens_of.items()}
             append("log.jsonl", record)
+            append(ROLLOUTS, {"step": record["step"], "solved": trainer.solved})
             # Times differ from run to run, so they are kept apart from what must be equal.
             append("times.jsonl", {"step": record["step"], "seconds": time.monotonic() - started})
             course.spend(trainer.tokens["sampled"])
@@ -666,7 +685,7 @@ def _export(checkpoint: Path, trainer, out: Path) -> None:
     partial.mkdir(parents=True)
     for name in EXPORTED:
         shutil.copy(checkpoint / name, partial / name)
-    state = {k: v for k, v in read_state(checkpoint).items() if k not in ("identity", "files")}
+    state = {k: v for k, v in read_state(checkpoint).items() if k not in ("identity", "files", "own")}
     write_json(state, partial / STATE_FILE)
     trainer.processing_class.save_pretrained(partial)
     if trainer.ref_model is not None:

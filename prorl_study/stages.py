@@ -37,6 +37,8 @@ STAGES: dict[str, Stage] = {
     "train": Stage(
         "30_prolonged_training.ipynb", ("train", "segment", "evaluation", "verification"), "models/{segment}"
     ),
+    "arms": Stage("35_arms.ipynb", ("train", "chain", "arms", "evaluation", "verification"), "results/arms"),
+    "ablations": Stage("40_ablations.ipynb", ("evaluation",), "results/ablations.json"),
     "benchmarks": Stage(
         "50_benchmarks.ipynb", ("evaluation", "segments", "verification"), "results/benchmarks.json"
     ),
@@ -75,6 +77,8 @@ def stage_values(stage: str, params: Params, segment: str | None) -> dict[str, A
             values |= asdict(params.segments[str(segment)])
         elif section == "segments":
             values["segments"] = list(params.segments)
+        elif section == "chain":
+            values["chain"] = [asdict(segment) for segment in params.segments.values()]
         elif section == "claims":
             values["claim_tests"] = {
                 name: {key: value for key, value in asdict(claim).items() if key != "claim"}

@@ -86,6 +86,10 @@ class ProRLTrainer(GRPOTrainer):
         self.tokens = dict.fromkeys(("sampled", "prompt", "trained"), 0)
         """So far: completion tokens of all rollouts, dropped ones and validation included; prompt tokens that
         they were drawn from, once a group; prompt and completion tokens that training passed over."""
+        self.tokens_of = dict.fromkeys(weights, 0)
+        """`tokens["sampled"]` by domain."""
+        self.solved: list[dict[str, Any]] = []
+        """What the last rollout step sampled and solved, as token ids: what supervised training could use."""
         self.rollout_steps = 0
         self.probed_from = 0
         """Rollout step that the probes count from: the segment's first."""
@@ -189,6 +193,12 @@ class ProRLTrainer(GRPOTrainer):
         own = self.groups // processes
         batch, everything, counts = self.sampling.collect(own * processes, self._sample_groups)
         self._log_groups(everything, counts)
+        self.solved = [
+            {"domain": group.problem.domain, "prompt": list(prompt), "completion": list(completion)}
+            for group in everything
+            for prompt, completion, verdict in zip(*group.rollout[:2], group.verdicts, strict=True)
+            if verdict.solved
+        ]
         groups = batch[self.accelerator.process_index * own :][:own]
         rows = [{"prompt": group.problem.prompt} for group in groups for _ in range(self.num_generations)]
         scores = torch.tensor(  # of all processes, as TRL's own method returns them
@@ -259,7 +269,10 @@ class ProRLTrainer(GRPOTrainer):
         if processes > 1:
             groups = sorted(gather_object(groups), key=lambda pair: pair[0])
         found = [group for _, group in groups]
-        self.tokens["sampled"] += sum(len(ids) for group in found for ids in group.rollout[1])
+        for group in found:
+            number = sum(len(ids) for ids in group.rollout[1])
+            self.tokens["sampled"] += number
+            self.tokens_of[group.problem.domain] += number
         self.tokens["prompt"] += sum(len(group.rollout[0][0]) for group in found)
         return found
 
@@ -340,6 +353,7 @@ class ProRLTrainer(GRPOTrainer):
         return {
             "sampling": self.sampling.state_dict(),
             "tokens": dict(self.tokens),
+            "tokens_of": dict(self.tokens_of),
             "rollout_steps": self.rollout_steps,
             "probed_from": self.probed_from,
         }
@@ -348,6 +362,7 @@ class ProRLTrainer(GRPOTrainer):
         """Inverse of `study_state`."""
         self.sampling.load_state_dict(state["sampling"])
         self.tokens = dict(state["tokens"])
+        self.tokens_of |= {d: n for d, n in state["tokens_of"].items() if d in self.tokens_of}
         self.rollout_steps, self.probed_from = state["rollout_steps"], state["probed_from"]
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from test_evidence import row
 
-from prorl_study import arm_measures, claims, measures
+from prorl_study import arm_measures, claims, evidence, measures
 from prorl_study.measures import Aim, Results
 
 AIM = Aim(0.95, 2.0)
@@ -79,3 +79,44 @@ def test_a_control_is_above_zero_where_it_gains_less_than_the_margin():
     assert outcome.interval.value == pytest.approx(2 - 0.15) and verdict(outcome) == "seen here"
     much = [run("random_reward", s, 30 + s) for s in range(4)]
     assert verdict(arm_measures.control(results(*much), AIM, "random_reward", "strict")) == "opposite here"
+
+
+def specialist(arm, seed, start, points):
+    """Rows of one domain: `points` are pairs of its sampled tokens and percent solved."""
+    made = run(arm, seed, 50, start=start / 100)
+    made["start"]["strict"] = {"math": start / 100, "code": start / 100}
+    made["ends"] = [
+        {
+            "tokens_of": {"math": n, "code": n},
+            "strict": {"math": p / 100, "code": p / 100},
+            "solved": [1] * 50,
+        }
+        for n, p in points
+    ]
+    return made
+
+
+def test_a_generalist_is_held_to_its_specialist_at_equal_tokens_of_the_domain():
+    rows = []
+    for seed in range(3):
+        rows.append(specialist("prorl", seed, 10, [(25, 20), (50, 40 + seed)]))
+        rows += [specialist(arm, seed, 10, [(100, 50), (200, 90)]) for arm in ("math_only", "code_only")]
+    outcome = arm_measures.generalist(results(*rows), AIM)
+    # after 50 tokens the specialist is half of the way from 10 to 50 percent
+    assert outcome.interval.value == pytest.approx(31 - 0.8 * 20) and outcome.n_seeds == 3
+    late = specialist("prorl", 0, 10, [(300, 40)])
+    with pytest.raises(ValueError, match="has sampled 200 tokens of math, not 300"):
+        evidence.gains_at_equal_domain_tokens(late, rows[1], "math")
+
+
+def test_supervised_training_is_compared_where_the_cheaper_one_ends():
+    rows = [run("prorl", s, 50, flops=10.0) for s in range(3)]
+    rows += [run("filtered_sft", s, 40 + 0.1 * s, flops=9.0) for s in range(3)]
+    outcome = arm_measures.over_supervised(results(*rows), AIM)
+    # prorl is on its way from 25 to 50 percent between 5 and 10 operations
+    assert outcome.interval.value == pytest.approx(45 - 40.1)
+
+
+def test_claims_look_at_no_run_that_varies_what_they_hold_fixed():
+    rows = [{"experiment": name} for name in ("recipe", "tuning", "reset", "ladder", "parts", "map")]
+    assert [row["experiment"] for row in evidence.for_claims(rows)] == ["recipe", "parts"]

@@ -1,5 +1,8 @@
 """The long experiments as data: every run is one arm, base and seed, and arms differ by what they say."""
 
+import os
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,26 +37,89 @@ def changed(path: Path, change) -> Path:
 
 def test_every_run_has_a_target_of_its_own(plans):
     stages = YAML(typ="safe").load(ROOT / "evidence" / "dvc.yaml")["stages"]
-    raw = YAML(typ="safe").load(FILE)["experiments"]
-    assert set(stages) == set(raw)
-    assert len(plans) == sum(len(x["arms"]) * len(x["bases"]) * len(x["seeds"]) for x in raw.values())
-    for name, stage in stages.items():
-        place = name + "-${item.arm}-${item.base}-${item.seed}"
-        assert stage["cmd"] == f"prorl-study evidence {place}"
-        assert list(stage["outs"][0]) == [f"results/evidence/runs/{place}.json"]
+    raw = YAML(typ="safe").load(FILE)
+    assert set(stages) == {"bases", *raw["experiments"]}
+    sizes = [
+        len(body["arms"]) * len(body.get("variants", [1])) * len(body["bases"]) * len(body["seeds"])
+        for body in raw["experiments"].values()
+    ]
+    assert len(plans) == sum(sizes)
+    for name, body in raw["experiments"].items():
+        arm = "${item.arm}.${item.variant}" if "variants" in body else "${item.arm}"
+        assert stages[name]["matrix"].get("variant", []) == list(body.get("variants", []))
+        place = name + f"-{arm}-" + "${item.base}-${item.seed}"
+        assert stages[name]["cmd"] == f"prorl-study evidence {place}"
+        assert list(stages[name]["outs"][0]) == [f"results/evidence/runs/{place}.json"]
+    assert raw["made"] == [name for name, body in raw["bases"].items() if "model" not in body]
 
 
-def test_an_arm_differs_from_the_full_recipe_by_what_it_says_and_by_nothing_else(plans):
-    full = {p.base: p for p in plans.values() if p.arm == "prorl" and p.seed == 1}
+def test_dvc_knows_every_target_by_the_name_that_is_asked_for(plans):
+    raw = YAML(typ="safe").load(FILE)
+    listing = subprocess.run(
+        ["dvc", "stage", "list", "--name-only", "evidence/dvc.yaml"],
+        cwd=ROOT,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    known = {line.rpartition(":")[2] for line in listing.stdout.split()}
+    assert known == set(experiments.targets(plans, raw["bases"]))
+
+
+def test_the_runs_of_a_turn_go_seed_by_seed_and_a_base_is_made_before_it_is_used(plans):
+    names = experiments.in_turn(plans)
+    places = [(plans[name].turn, plans[name].seed) for name in names]
+    assert sorted(names) == sorted(plans) and places == sorted(places)
+    targets = experiments.targets(plans, YAML(typ="safe").load(FILE)["bases"])
+    assert targets.index("bases@second") < targets.index("second_base@prorl-second-1")
     for plan in plans.values():
-        prorl, changes = full[plan.base], plan.factors
-        said = {k: v for k, v in changes.items() if k not in experiments.ARM_KEYS}
-        assert asdict(plan.train) == asdict(prorl.train) | said
-        assert sum(s.tokens for s in plan.segments) == sum(s.tokens for s in prorl.segments)
+        if plan.times_of:
+            assert names.index(plan.times_of) < names.index(plan.name), "it needs that run's times"
+
+
+def test_an_arm_differs_from_the_full_recipe_by_what_it_says_and_by_nothing_else(plans, study):
+    common = YAML(typ="safe").load(FILE)["common"]
+    full = experiments.recipe(study.train, common["train"], "test")
+    for plan in plans.values():
+        said = {k: v for k, v in plan.factors.items() if k not in experiments.ARM_KEYS}
+        assert asdict(plan.train) == asdict(full) | said
+        if plan.experiment != "tuning":
+            assert sum(s.tokens for s in plan.segments) == common["tokens"]
         for segment in plan.segments:
-            assert segment.reference == changes.get("reference", "move")
-            assert segment.optimizer == changes.get("optimizer", "fresh")
-            assert segment.rule == "log", "at fixed times, so that arms reset alike"
+            assert segment.reference == plan.factors.get("reference", "move")
+            assert segment.optimizer == plan.factors.get("optimizer", "fresh")
+            if plan.arm != "by_rule":
+                assert segment.rule == "log", "at fixed times, so that arms reset alike"
+        assert plan.segments[-1].rule == "log", "the last segment spends what is left"
+
+
+def test_settings_are_tuned_on_seeds_that_no_result_is_reported_from(plans):
+    tuned = {p.seed for p in plans.values() if p.experiment == "tuning"}
+    assert tuned and not tuned & {p.seed for p in plans.values() if p.experiment != "tuning"}
+    rates = [
+        {p.train.learning_rate for p in plans.values() if p.arm.startswith(f"{arm}.")}
+        for arm in ("prorl", "plain_grpo")
+    ]
+    assert all(len(each) == 3 for each in rates)
+
+
+def test_resets_at_another_seeds_times_are_where_that_seed_had_them(plans):
+    plan = plans["reset_times-other_times-plateau-5"]
+    assert plan.times_of == "reset-by_rule-plateau-1", "the seed after the last is the first"
+    row = {"name": "x", "tokens_sampled": 200_000}
+    row["boundaries"] = [{"tokens": 0}, {"tokens": 50_000}, {"tokens": 150_000}]
+    there = experiments.at_times_of(plan, row)
+    total = sum(s.tokens for s in plan.segments)
+    assert [s.tokens for s in there.segments] == [total // 4, total // 2, total // 4]
+    assert {(s.reference, s.optimizer) for s in there.segments} == {("move", "fresh")}
+    with pytest.raises(StudyError, match="x had no boundary after its start"):
+        experiments.at_times_of(plan, row | {"boundaries": [{"tokens": 0}]})
+
+
+def test_arms_of_the_default_study_are_the_same_as_those_of_the_long_experiments(study):
+    arms = YAML(typ="safe").load(FILE)["arms"]
+    assert study.arms.arms == {name: arms[name] for name in study.arms.arms}
 
 
 def test_seeds_that_are_reported_are_none_that_the_default_study_used(plans, study):

@@ -36,9 +36,12 @@ def close_figures():
 def training_log():
     rng = np.random.default_rng(0)
     steps = 30
-    log = {"step": [*range(1, 16), *range(1, 16)], "segment": ["s1"] * 15 + ["s2"] * 15}
+    log = {"step": range(1, steps + 1), "tokens_sampled": range(1000, 1000 * (steps + 1), 1000)}
     for name in ("reward", "entropy", "kl", "kept_fraction", "reward/math", "reward/logic"):
         log[name] = rng.random(steps)
+    for domain in ("math", "logic"):
+        log[f"sampled/{domain}"] = [0, *rng.integers(1, 9, steps - 1)]
+        log[f"informative/{domain}"] = 0
     return pd.DataFrame(log)
 
 
@@ -53,7 +56,7 @@ def makers(results):
         "slices": lambda: figures.slices_figure(slices, "difficulty", "steps"),
         "claims": lambda: figures.claims_figure(CLAIM_ROWS),
         "line": lambda: figures.line_figure(training_log().iloc[:15], "step", ["reward", "kl"], smooth=3),
-        "training": lambda: figures.training_curves(training_log()),
+        "training": lambda: figures.training_curves(training_log(), marks=[15_000]),
         "bars": lambda: figures.domain_bars(base, "value", "metric", "solved (%)", "ci_low", "ci_high"),
     }
 

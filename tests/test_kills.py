@@ -24,8 +24,8 @@ pytestmark = pytest.mark.kills
 KILLS = 20
 SEED = 5
 STAGE = "train@s1"
-TOKENS = 120_000
-"""Some hundred rollout steps, half a second each: more than twenty stretches between a start and a signal."""
+TOKENS = 400_000
+"""Some hundreds of rollout steps: more than twenty stretches between a start and a signal."""
 STARTING = 14.0
 """Seconds from the command to the first step, about; every fourth signal comes within them."""
 TRAINING = 3.0
@@ -98,6 +98,8 @@ def stop(run: subprocess.Popen, folder: Path, way: str, starting: bool, wait: fl
         times = ".work/*/times.jsonl"  # only ever appended to, one line a step
         wait_until(run, lambda: any(p.stat().st_mtime > began for p in folder.glob(times)))
     wait_until(run, lambda: False, wait * (STARTING if starting else TRAINING))
+    if run.poll() is not None:
+        return  # the training was over first
     if way == "interrupt":
         os.killpg(run.pid, signal.SIGINT)
     elif way == "terminate":

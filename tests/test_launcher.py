@@ -67,3 +67,20 @@ def test_a_child_ends_with_its_parent(tmp_path, how):
     parent.send_signal(how)
     parent.wait(timeout=40)
     assert wait_gone(child)
+
+
+def test_children_run_beside_each_other_in_turn_and_one_that_fails_stops_the_rest(tmp_path, monkeypatch):
+    code = (
+        "import sys, time\n"
+        "number = int(sys.argv[2])\n"
+        "if number == 2: sys.exit('no room')\n"
+        "time.sleep(600 if number else 0)\n"
+    )
+    for name, value in write_module(tmp_path, code).items():
+        monkeypatch.setenv(name, value)
+    mark = str(tmp_path)
+    jobs = [([mark, str(number)], tmp_path / f"{number}.log") for number in range(4)]
+    with pytest.raises(StudyError, match="no room"):
+        launcher.run_modules("child_module", jobs, at_once=2)
+    assert (tmp_path / "1.log").exists() and not (tmp_path / "3.log").exists(), "two at a time, in order"
+    assert not [p for p in psutil.process_iter(["cmdline"]) if mark in (p.info["cmdline"] or [])]

@@ -14,10 +14,10 @@ from test_segments import RECIPE, start  # noqa: F401 - a fixture
 
 from prorl_study import experiments, runs
 from prorl_study.domains import DOMAINS
-from prorl_study.files import read_log
+from prorl_study.files import digest, read_log
 
 
-def config(root: Path, name: str) -> Path:
+def config(root: Path, name: str, learner: str = "grpo", **others) -> Path:
     train = replace(RECIPE, curriculum=[], checkpoint_every=1)
     plan = experiments.RunPlan(
         name="test-arm-base-1",
@@ -30,6 +30,7 @@ def config(root: Path, name: str) -> Path:
         segments=experiments.segments_of(8000, 2, {}, "test"),
         test_problems=2,
         test_samples=2,
+        learner=learner,
     )
     path = root / name / "config.json"
     runs.RunConfig(
@@ -46,6 +47,7 @@ def config(root: Path, name: str) -> Path:
         workers=1,
         threads=1,
         claims_sha256="0" * 64,
+        **others,
     ).write(path)
     return path
 
@@ -108,3 +110,42 @@ def test_the_fingerprint_covers_the_seed_but_not_the_name(start):  # noqa: F811
     assert of(plan) == of(replace(plan, name="other"))
     assert of(plan) != of(replace(plan, seed=2))
     assert of(plan) != of(replace(plan, train=replace(tiny.TRAIN, learning_rate=0.1)))
+
+
+def test_a_supervised_arm_has_a_row_like_any_other_and_spends_no_more_than_its_teacher(start, row):  # noqa: F811
+    solved = [{"domain": "math", "prompt": [5, 6, 7], "completion": [8, 9, n]} for n in range(40)]
+    (start / "rollouts.jsonl").write_text(json.dumps({"step": 1, "solved": solved}) + "\n")
+    learned = finish(
+        config(
+            start,
+            "supervised",
+            learner="filtered",
+            teacher=str(start / "straight" / "row.json"),
+            rollouts=[str(start / "rollouts.jsonl")],
+        )
+    )
+    assert set(learned) == set(row)
+    assert learned["ends"][0]["flops"] < learned["flops"] <= row["flops"]
+    assert learned["flops"] > 0.98 * row["flops"]
+    assert learned["start"] == row["start"] and learned["curve"]["validation"] == []
+
+
+def test_a_run_that_only_goes_by_another_name_is_not_done_again(start, row):  # noqa: F811
+    path = config(start, "straight")
+    written = json.loads(path.read_text())
+    written["plan"]["arm"], written["out"] = "other", str(start / "other.json")
+    path.write_text(json.dumps(written))
+    log = start / "straight" / "work" / "s1" / "log.jsonl"
+    before = log.stat().st_mtime_ns
+    runs.main([str(path)])
+    assert json.loads((start / "other.json").read_text()) == row | {"arm": "other"}
+    assert log.stat().st_mtime_ns == before
+
+
+def test_the_list_of_rows_names_each_with_its_digest(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a.json").write_text("{}")
+    runs.list_rows(tmp_path)
+    assert json.loads((tmp_path / "rows.json").read_text()) == {
+        "a.json": digest(tmp_path / "runs" / "a.json")
+    }

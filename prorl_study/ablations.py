@@ -1,0 +1,344 @@
+"""What the page on ablations shows, from the rows of runs: comparisons, tables and the sentences for them.
+
+A section's function returns panels of differences (`comparisons`), or rows of a table; none where the runs
+that it needs are still to come. Left out: drawing (`ablation_figures`), verdicts on the paper's claims
+(`claims`), and how runs are paired and read off (`evidence`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from prorl_study.arm_measures import SPECIALISTS
+from prorl_study.comparisons import (
+    PROBLEMS,
+    SEEDS,
+    Judged,
+    Line,
+    Panel,
+    over_problems,
+    over_seeds,
+    present,
+    said,
+)
+from prorl_study.evidence import (
+    Row,
+    differences,
+    differences_at_equal_cost,
+    final_score,
+    fit_curve,
+    gains_at_equal_domain_tokens,
+    pairs,
+    score,
+)
+from prorl_study.experiments import RunPlan, target
+from prorl_study.params import ClaimParams
+
+LAPTOP = ("no_reset", "symmetric_clip", "plain_grpo")
+PARTS = ("no_reset", "symmetric_clip", "no_dynamic_sampling", "no_kl", "low_temperature")
+RESET_PARTS = ("prorl", "reference_only", "optimizer_only", "bump", "by_rule", "other_times")
+SUPERVISED = ("filtered_sft", "rejection_sft")
+CONTROLS = ("random_reward", "format_reward", "noisy_reward", "floor_left_in", *SUPERVISED)
+RECIPE = ("recipe", "second_base")
+SAME_RATE = 0.5
+"""Doublings: of two curves whose rates differ by less than a factor of 1.4, neither counts as faster."""
+
+
+def load_laptop(results_dir: Path) -> list[dict[str, Any]]:
+    """Rows of the default study's own arms, `arms/*.json`, by name; none where they have not run."""
+    return [json.loads(path.read_text()) for path in sorted((Path(results_dir) / "arms").glob("*.json"))]
+
+
+def margins(claims: Mapping[str, ClaimParams]) -> dict[str, float]:
+    """Per unit the size below which a difference counts as none, as fixed for claims on the same measure."""
+    return {
+        "points": claims["full-recipe"].margin,
+        "nats": claims["decoupled-clip"].margin,
+        "doublings": SAME_RATE,
+    }
+
+
+def progress(plan: Mapping[str, RunPlan], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Per experiment: runs that are planned, and how many of them are done."""
+    done, found = {row["name"] for row in rows}, {}
+    for name, run in plan.items():
+        line = found.setdefault(run.experiment, {"experiment": run.experiment, "planned": 0, "done": 0})
+        line["planned"] += 1
+        line["done"] += name in done
+    return list(found.values())
+
+
+def missing(plan: Mapping[str, RunPlan], rows: Sequence[Row], *names: str) -> str:
+    """Which command does the first run that experiments `names` still lack, as Markdown."""
+    done = {row["name"] for row in rows}
+    left = [target(run) for name, run in plan.items() if run.experiment in names and name not in done]
+    if not left:
+        return f"Nothing to show: evidence/params.yaml plans no such run in {' or '.join(names)}."
+    return (
+        f"Not enough of this has run yet: {len(left)} runs of {' and '.join(names)} are still to come. "
+        f"`dvc repro evidence/dvc.yaml:{left[0]}` does the first of them, `make evidence` does all."
+    )
+
+
+def _of(rows: Sequence[Row], *names: str) -> list[Row]:
+    return [row for row in rows if row["experiment"] in names]
+
+
+def from_main(rows: Sequence[Row]) -> list[Row]:
+    """Runs on the main base that do not start from a trained model."""
+    return [row for row in rows if row["base"] == "main" and not row["branched"]]
+
+
+def last_ends(found: Sequence[tuple[Row, Row]]) -> list[tuple[Judged, Judged]]:
+    """What was judged at the ends of pairs of runs."""
+    return [(one["ends"][-1], two["ends"][-1]) for one, two in found]
+
+
+def _entropy(row: Row) -> float:
+    return row["last"]["entropy"]
+
+
+def _gain(row: Row, kind: str = "strict", domains: Sequence[str] | None = None) -> float:
+    return score(row["ends"][-1], kind, domains) - score(row["start"], kind, domains)
+
+
+def laptop(rows: Sequence[Row], seed: int, resamples: int) -> list[Panel]:
+    """prorl minus each other arm of the default study; one seed, so intervals over problems."""
+    compared = [(f"minus {arm}", last_ends(pairs(rows, "prorl", arm))) for arm in LAPTOP]
+    lines = [line for name, ends in compared for line in over_problems(name, ends, seed, resamples)]
+    return present([Panel("prorl minus another arm, strict score", "points", PROBLEMS, lines)])
+
+
+def _tried(rows: Sequence[Row]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Per arm and variant: learning rate, mean validation score (percent) of the last quarter of checks."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for row in _of(rows, "tuning"):
+        arm, _, variant = row["arm"].partition(".")
+        checks = row["curve"]["validation"]
+        late = 100 * float(np.mean(checks[-max(1, len(checks) // 4) :]))
+        found.setdefault(arm, {})[variant] = (row["factors"]["learning_rate"], late)
+    return found
+
+
+def tuned_rates(rows: Sequence[Row]) -> dict[str, str]:
+    """Arm to its best variant, like `low`: the one with the highest mean validation score over the last
+    quarter of checks, of those that have run; of equal ones the lowest rate."""
+    ranked = {
+        arm: sorted(tried, key=lambda v: (-tried[v][1], tried[v][0])) for arm, tried in _tried(rows).items()
+    }
+    return {arm: variants[0] for arm, variants in ranked.items()}
+
+
+def tuning(rows: Sequence[Row], plan: Mapping[str, RunPlan]) -> list[dict[str, Any]]:
+    """Per arm: `tried`, the validation score (percent) at each learning rate; the `best` rate; and the `used`
+    one, of the arm's first run in another experiment of `plan`."""
+    used: dict[str, float] = {}
+    for run in plan.values():
+        used.setdefault(run.arm, run.train.learning_rate)
+    best = tuned_rates(rows)
+    return [
+        {
+            "arm": arm,
+            "tried": dict(sorted(tried.values())),
+            "best": tried[best[arm]][0],
+            "used": used.get(arm),
+        }
+        for arm, tried in _tried(rows).items()
+    ]
+
+
+def tuning_said(table: Sequence[Mapping[str, Any]]) -> str:
+    """Whether arms run at their best rate, whether that is at the edge, and how far it is ahead."""
+    other = [line["arm"] for line in table if line["used"] != line["best"]]
+    edge = [line["arm"] for line in table if line["best"] in (min(line["tried"]), max(line["tried"]))]
+    ranked = [sorted(line["tried"].values())[-2:] for line in table if len(line["tried"]) > 1]
+    leads = [best - second for second, best in ranked]
+    ahead = f"the best rate is {min(leads):.1f} to {max(leads):.1f} points ahead of the next" if leads else ""
+    return (
+        f"Planned at another rate than the best so far: {', '.join(other) or 'no arm'}; best at the "
+        f"lowest or highest rate tried, beyond which there may be a better one: {', '.join(edge) or 'no arm'}; "
+        f"{ahead or 'no arm has run at two rates'}, one run each, so chance is not told from merit."
+    )
+
+
+def recipe(rows: Sequence[Row]) -> list[Panel]:
+    """prorl minus plain_grpo: each pair, the mean of each base, and last the mean of all pairs."""
+    runs, panels, arms = _of(rows, *RECIPE), [], ("prorl", "plain_grpo")
+    names = [f"{one['base']}, seed {one['seed']}" for one, _ in pairs(runs, *arms)]
+    bases = [name.partition(",")[0] for name in names]
+    for title, measure in (("sampled tokens", differences), ("operations", differences_at_equal_cost)):
+        values, lines = measure(runs, *arms), []
+        for base in dict.fromkeys(bases):
+            own = [(n, v) for n, b, v in zip(names, bases, values, strict=True) if b == base]
+            lines += [line._replace(single=True) for n, v in own for line in over_seeds(n, [v])]
+            if len(set(bases)) > 1:
+                lines += over_seeds(f"{base}, mean", [v for _, v in own])
+        lines += over_seeds("mean of all pairs", values)
+        panels.append(Panel(f"prorl minus plain_grpo at equal {title}", "points", SEEDS, lines))
+    return present(panels)
+
+
+def validation_curve(row: Row) -> dict[str, np.ndarray]:
+    """Validation checks of a run, (checks,) each: `tokens`, `flops` on the lines between its segments' ends,
+    and `validation` in [0, 1]."""
+    tokens = np.asarray(row["curve"]["tokens"], float)
+    ends = [(0.0, 0.0), *((end["tokens"], end["flops"]) for end in row["ends"])]
+    flops = np.interp(tokens, *np.transpose(ends))
+    return {"tokens": tokens, "flops": flops, "validation": np.asarray(row["curve"]["validation"], float)}
+
+
+def fits(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The curve fitted to each run of the recipe over each `x` (tokens, flops); none for runs that none fits.
+
+    `start` and `asymptote` in percent, `rate` per unit of x counted from `first`, `half`: x that half of the
+    way takes, `covered`: percent of the way at the last check, `residual` in points.
+    """
+    found = []
+    for row in _of(rows, *RECIPE):
+        checks = validation_curve(row)
+        for x in ("tokens", "flops"):
+            if curve := fit_curve(checks[x], checks["validation"]):
+                first, last = checks[x][[0, -1]].tolist()
+                percent = {k: 100 * v for k, v in curve._asdict().items() if k != "rate"}
+                covered = 100 * (1 - float(np.exp(-curve.rate * (last - first))))
+                rest = {"half": float(np.log(2)) / curve.rate, "covered": covered, "first": first}
+                run = {name: row[name] for name in ("base", "arm", "seed")}
+                found.append(run | {"x": x, **percent, "rate": curve.rate, **rest})
+    return found
+
+
+def fitted(found: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """From `fits`, paired by base and seed: prorl minus plain_grpo in the asymptote (points) and in the log2
+    of the rate (doublings)."""
+    asymptotes: list[Line] = []
+    rates: list[Line] = []
+    for x, name in (("tokens", "over sampled tokens"), ("flops", "over operations")):
+        arms = [
+            {(fit["base"], fit["seed"]): fit for fit in found if (fit["arm"], fit["x"]) == (arm, x)}
+            for arm in ("prorl", "plain_grpo")
+        ]
+        both = [(arms[0][key], arms[1][key]) for key in arms[0] if key in arms[1]]
+        asymptotes += over_seeds(name, [one["asymptote"] - two["asymptote"] for one, two in both])
+        rates += over_seeds(name, [np.log2(one["rate"] / two["rate"]) for one, two in both])
+    return present(
+        [
+            Panel("fitted asymptote, prorl minus plain_grpo", "points", SEEDS, asymptotes),
+            Panel("log2 of the fitted rate, prorl minus plain_grpo", "doublings", SEEDS, rates),
+        ]
+    )
+
+
+MEASURED = (("strict score", "points", final_score), ("entropy of the last steps", "nats", _entropy))
+
+
+def _against(rows: Sequence[Row], compared: Sequence[tuple[str, str, str]], title: str) -> list[Panel]:
+    """Panels of `MEASURED` with the differences (name, arm, other) over seeds."""
+    panels = []
+    for what, unit, value in MEASURED:
+        values = [(name, differences(rows, arm, other, value)) for name, arm, other in compared]
+        lines = [line for name, found in values for line in over_seeds(name, found)]
+        panels.append(Panel(f"{title}, {what}", unit, SEEDS, lines))
+    return present(panels)
+
+
+def parts(rows: Sequence[Row]) -> list[Panel]:
+    """prorl minus the arm that lacks one part of it."""
+    return _against(from_main(rows), [(f"minus {arm}", "prorl", arm) for arm in PARTS], "prorl minus an arm")
+
+
+def resets(rows: Sequence[Row]) -> list[Panel]:
+    """Each way to reset, and what stands in for one, minus no_reset, from the shared plateau."""
+    runs = [row for row in rows if row["branched"]]
+    return _against(runs, [(arm, arm, "no_reset") for arm in RESET_PARTS], "an arm minus no_reset")
+
+
+def boundaries(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Per arm from the plateau what its boundaries did, as medians over all of them: size of the first step
+    after over the last before, KL after (nats per token), entropy (nats); None where it was not logged.
+    `by_rule`: boundaries that came before their segment's budget was spent."""
+    table = []
+    for arm in ("no_reset", *RESET_PARTS):
+        seen = [b for row in rows if row["branched"] and row["arm"] == arm for b in row["boundaries"]]
+        if not seen:
+            continue
+        columns = ["step_size_before", "step_size_after", "kl_after", "entropy_before", "entropy_after"]
+        logged = [
+            {f"{k}_{when}": v for when in ("before", "after") for k, v in b[when].items()} for b in seen
+        ]
+        figures = pd.DataFrame(logged, dtype=float).reindex(columns=columns)
+        figures["step_ratio"] = figures.step_size_after / figures.step_size_before
+        medians = figures.median()[["step_ratio", *columns[2:]]]
+        early = sum(b["rule"] != "budget" for b in seen)
+        table.append(
+            {"arm": arm, "boundaries": len(seen), "by_rule": early}
+            | {name: None if pd.isna(value) else float(value) for name, value in medians.items()}
+        )
+    return table
+
+
+def controls(rows: Sequence[Row]) -> list[Panel]:
+    """What each control, and prorl beside them, gains over its own start, strict and after lenient
+    re-extraction; none until a control has run."""
+    runs, panels = from_main(rows), []
+    if not any(row["arm"] in CONTROLS for row in runs):
+        return []
+    for kind in ("strict", "lenient"):
+        gains = [
+            (arm, [_gain(row, kind) for row in runs if row["arm"] == arm]) for arm in ("prorl", *CONTROLS)
+        ]
+        lines = [line for arm, found in gains for line in over_seeds(arm, found)]
+        panels.append(Panel(f"gain over the start, {kind}", "points", SEEDS, lines))
+    return panels
+
+
+def specialists(rows: Sequence[Row]) -> list[Panel]:
+    """prorl's gain in a specialist's domain minus the specialist's: where both have spent all their sampled
+    tokens, and where they have spent equally many on the domain."""
+    total: list[Line] = []
+    equal: list[Line] = []
+    for domain, arm in SPECIALISTS.items():
+        both, name = pairs(from_main(rows), "prorl", arm), f"{domain}, minus {arm}"
+        total += over_seeds(name, [_gain(a, domains=[domain]) - _gain(b, domains=[domain]) for a, b in both])
+        gains = [gains_at_equal_domain_tokens(*pair, domain) for pair in both]
+        equal += over_seeds(name, [one - two for one, two in gains])
+    return present(
+        [
+            Panel("prorl's gain minus a specialist's at equal sampled tokens", "points", SEEDS, total),
+            Panel("the same at equal tokens of the domain", "points", SEEDS, equal),
+        ]
+    )
+
+
+def ladder(rows: Sequence[Row], bases: Iterable[str], seed: int, resamples: int) -> list[Panel]:
+    """Per base prorl's gain over its start and prorl minus plain_grpo, means of the base's pairs with
+    intervals over problems; none until a run of the ladder is there."""
+    gains: list[Line] = []
+    over_plain: list[Line] = []
+    for base in bases if _of(rows, "ladder") else ():
+        here = [row for row in _of(rows, "ladder", *RECIPE) if row["base"] == base]
+        # A start was judged on the same problems, with as many samples, as the ends.
+        own = [(r["ends"][-1], r["ends"][-1] | r["start"]) for r in here if r["arm"] == "prorl"]
+        gains += over_problems(base, own, seed, resamples)
+        over_plain += over_problems(base, last_ends(pairs(here, "prorl", "plain_grpo")), seed, resamples)
+    return present(
+        [
+            Panel("prorl's gain over its start", "points", PROBLEMS, gains),
+            Panel("prorl minus plain_grpo", "points", PROBLEMS, over_plain),
+        ]
+    )
+
+
+def finding(
+    plan: Mapping[str, RunPlan], rows: Sequence[Row], panels: Sequence[Panel], sizes: Mapping[str, float]
+) -> str:
+    """The page's finding: how much has run, and what the last line of each of `panels` says."""
+    done = sum(line["done"] for line in progress(plan, rows))
+    last = [panel._replace(lines=panel.lines[-1:]) for panel in panels]
+    what = said(last, sizes) if last else "No two arms can be compared yet."
+    return f"{done} of {len(plan)} long runs are done. {what}"
