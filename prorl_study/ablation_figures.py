@@ -15,6 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from prorl_study.comparisons import Line, Panel, number
 from prorl_study.figures import TOKENS_LABEL, VERDICT_COLOURS
@@ -37,9 +38,10 @@ def _side_by_side(panels: Sequence[Panel], names: Sequence[str], row: float) -> 
     size = (1.6 + 4.6 * len(panels), row * len(names) + 1.5)
     fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
-        axis.axvline(0, color="0.2", lw=1)
+        axis.axvline(0, color="0.2", lw=1, zorder=3)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set_xlabel(panel.unit)
-        axis.set_title(panel.title, fontsize="small", wrap=True)
+        axis.set_title(panel.title.replace(", ", ",\n", 1), fontsize="small")
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].set_ylim(len(names) - 0.5, -0.5)
     return fig, list(axes[0])
@@ -66,7 +68,7 @@ def forest(panels: Sequence[Panel], margins: Mapping[str, float]) -> Figure:
             if line.single:
                 axis.plot(line.value, place, "o", mfc="white", mec="0.45", ms=5)
                 continue
-            if len(line.values) > 1:
+            if len(line.values) > 1 and not any(other.single for other in panel.lines):
                 axis.plot(line.values, [place + 0.22] * len(line.values), "o", mfc="none", mec="0.6", ms=3.5)
             if line.low is not None:
                 axis.plot([line.low, line.high], [place, place], color=colour, lw=2.5)
@@ -77,13 +79,13 @@ def forest(panels: Sequence[Panel], margins: Mapping[str, float]) -> Figure:
 
 
 def effects(panels: Sequence[Panel]) -> Figure:
-    """Effects of a factorial as bars, by size in the first panel. The band is what noise does to one effect, a
-    dotted line what it does to the largest of all. Raises ValueError without a panel."""
+    """Effects of a factorial as bars, by size in the first panel. The band is what noise does to one effect,
+    a dotted line what it does to the largest of all. Raises ValueError without a panel."""
     if not panels:
         raise ValueError("a plot of effects needs a panel")
     first = sorted(panels[0].lines, key=lambda line: -abs(line.value))
     names = [line.name for line in first]
-    fig, axes = _side_by_side(panels, [name.replace(":", " × ") for name in names], 0.32)
+    fig, axes = _side_by_side(panels, [name.replace(":", " x ") for name in names], 0.32)
     for axis, panel in zip(axes, panels, strict=True):
         for line in panel.lines:
             axis.barh(names.index(line.name), line.value, 0.62, color=_colour(line), zorder=2)
@@ -91,14 +93,15 @@ def effects(panels: Sequence[Panel]) -> Figure:
         axis.axvspan(-margin, margin, color="0.88", zorder=0)
         for side in (-1, 1) if panel.beyond is not None else ():
             axis.axvline(side * panel.beyond, color="0.4", lw=1, ls=":")
+        axis.set_axisbelow(True)
         axis.grid(axis="y", visible=False)
     fig.tight_layout()
     return fig
 
 
 def heat_map(cells: Sequence[Mapping[str, Any]]) -> Figure:
-    """Cells of `designs.kl_map`: strength of the KL term down, resets across, each with its difference and the
-    KL gradient's share; a cell that nothing is compared with has its score. Raises ValueError without cells."""
+    """Cells of `designs.kl_map`: weight of the KL term down, resets across, each with its difference (its
+    score where nothing is compared) and the KL gradient's share. Raises ValueError without cells."""
     if not cells:
         raise ValueError("a map needs cells")
     frame = pd.DataFrame(
@@ -114,17 +117,18 @@ def heat_map(cells: Sequence[Mapping[str, Any]]) -> Figure:
     values, texts = (frame.pivot(index="kl", columns="resets", values=v)[columns] for v in ("value", "text"))
     limit = float(np.nanmax([1.0, *np.abs(frame.value)]))
     fig, axis = plt.subplots(figsize=(2.5 * len(columns) + 2.4, 0.85 * len(values) + 1.3))
-    mesh = axis.pcolormesh(
-        values.to_numpy(), cmap="RdBu", vmin=-1.3 * limit, vmax=1.3 * limit, edgecolor="white"
-    )
+    mesh = axis.pcolormesh(values.to_numpy(), cmap="RdBu", vmin=-limit, vmax=limit, edgecolor="white")
     axis.set_facecolor("0.93")
     for (i, j), text in np.ndenumerate(texts.to_numpy()):
-        axis.text(j + 0.5, i + 0.5, "–" if pd.isna(text) else text, ha="center", va="center", fontsize=9)
+        shown = "not run" if pd.isna(text) else text
+        dark = abs(values.iloc[i, j]) > 0.6 * limit
+        colour = "white" if dark else "0.15"
+        axis.text(j + 0.5, i + 0.5, shown, ha="center", va="center", fontsize=9, color=colour)
     axis.set_xticks(np.arange(len(columns)) + 0.5, columns)
     axis.set_yticks(np.arange(len(values)) + 0.5, [f"{kl:g}" for kl in values.index])
     axis.set(xlabel="resets", ylabel="weight of the KL term", ylim=(len(values), 0))
     axis.grid(visible=False)
-    fig.colorbar(mesh, label="minus the same weight without resets (points)")
+    fig.colorbar(mesh, label="difference to no resets (points)")
     fig.tight_layout()
     return fig
 
@@ -136,8 +140,8 @@ def _cell_text(cell: Mapping[str, Any]) -> str:
 
 
 def learning_curves(curves: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]) -> Figure:
-    """Validation over sampled tokens and over operations, a row of panels per base: checks as points, each run's
-    fitted curve, and at the right edge its asymptote.
+    """Validation over sampled tokens and over operations, a row of panels per base: checks as points, each
+    run's fitted curve, and at the right edge its asymptote.
 
     `curves`: per run `base`, `arm`, `seed`, and arrays `tokens`, `flops` and `validation`; `fits` as
     `ablations.fits`. Raises ValueError without curves.

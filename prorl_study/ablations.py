@@ -17,15 +17,17 @@ import pandas as pd
 
 from prorl_study.arm_measures import SPECIALISTS
 from prorl_study.comparisons import (
+    COVERED,
     PROBLEMS,
     SEEDS,
     Judged,
     Line,
     Panel,
+    number,
     over_problems,
     over_seeds,
     present,
-    said,
+    verdict,
 )
 from prorl_study.evidence import (
     Row,
@@ -112,59 +114,7 @@ def laptop(rows: Sequence[Row], seed: int, resamples: int) -> list[Panel]:
     """prorl minus each other arm of the default study; one seed, so intervals over problems."""
     compared = [(f"minus {arm}", last_ends(pairs(rows, "prorl", arm))) for arm in LAPTOP]
     lines = [line for name, ends in compared for line in over_problems(name, ends, seed, resamples)]
-    return present([Panel("prorl minus another arm, strict score", "points", PROBLEMS, lines)])
-
-
-def _tried(rows: Sequence[Row]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Per arm and variant: learning rate, mean validation score (percent) of the last quarter of checks."""
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    for row in _of(rows, "tuning"):
-        arm, _, variant = row["arm"].partition(".")
-        checks = row["curve"]["validation"]
-        late = 100 * float(np.mean(checks[-max(1, len(checks) // 4) :]))
-        found.setdefault(arm, {})[variant] = (row["factors"]["learning_rate"], late)
-    return found
-
-
-def tuned_rates(rows: Sequence[Row]) -> dict[str, str]:
-    """Arm to its best variant, like `low`: the one with the highest mean validation score over the last
-    quarter of checks, of those that have run; of equal ones the lowest rate."""
-    ranked = {
-        arm: sorted(tried, key=lambda v: (-tried[v][1], tried[v][0])) for arm, tried in _tried(rows).items()
-    }
-    return {arm: variants[0] for arm, variants in ranked.items()}
-
-
-def tuning(rows: Sequence[Row], plan: Mapping[str, RunPlan]) -> list[dict[str, Any]]:
-    """Per arm: `tried`, the validation score (percent) at each learning rate; the `best` rate; and the `used`
-    one, of the arm's first run in another experiment of `plan`."""
-    used: dict[str, float] = {}
-    for run in plan.values():
-        used.setdefault(run.arm, run.train.learning_rate)
-    best = tuned_rates(rows)
-    return [
-        {
-            "arm": arm,
-            "tried": dict(sorted(tried.values())),
-            "best": tried[best[arm]][0],
-            "used": used.get(arm),
-        }
-        for arm, tried in _tried(rows).items()
-    ]
-
-
-def tuning_said(table: Sequence[Mapping[str, Any]]) -> str:
-    """Whether arms run at their best rate, whether that is at the edge, and how far it is ahead."""
-    other = [line["arm"] for line in table if line["used"] != line["best"]]
-    edge = [line["arm"] for line in table if line["best"] in (min(line["tried"]), max(line["tried"]))]
-    ranked = [sorted(line["tried"].values())[-2:] for line in table if len(line["tried"]) > 1]
-    leads = [best - second for second, best in ranked]
-    ahead = f"the best rate is {min(leads):.1f} to {max(leads):.1f} points ahead of the next" if leads else ""
-    return (
-        f"Planned at another rate than the best so far: {', '.join(other) or 'no arm'}; best at the "
-        f"lowest or highest rate tried, beyond which there may be a better one: {', '.join(edge) or 'no arm'}; "
-        f"{ahead or 'no arm has run at two rates'}, one run each, so chance is not told from merit."
-    )
+    return present([Panel("Strict score, prorl minus another arm", "points", PROBLEMS, lines)])
 
 
 def recipe(rows: Sequence[Row]) -> list[Panel]:
@@ -178,9 +128,9 @@ def recipe(rows: Sequence[Row]) -> list[Panel]:
             own = [(n, v) for n, b, v in zip(names, bases, values, strict=True) if b == base]
             lines += [line._replace(single=True) for n, v in own for line in over_seeds(n, [v])]
             if len(set(bases)) > 1:
-                lines += over_seeds(f"{base}, mean", [v for _, v in own])
+                lines += over_seeds(f"mean on {base}", [v for _, v in own])
         lines += over_seeds("mean of all pairs", values)
-        panels.append(Panel(f"prorl minus plain_grpo at equal {title}", "points", SEEDS, lines))
+        panels.append(Panel(f"Strict score at equal {title}, prorl minus plain_grpo", "points", SEEDS, lines))
     return present(panels)
 
 
@@ -194,7 +144,7 @@ def validation_curve(row: Row) -> dict[str, np.ndarray]:
 
 
 def fits(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The curve fitted to each run of the recipe over each `x` (tokens, flops); none for runs that none fits.
+    """The curve fitted to each run of the recipe over each `x` (tokens, flops), where one fits.
 
     `start` and `asymptote` in percent, `rate` per unit of x counted from `first`, `half`: x that half of the
     way takes, `covered`: percent of the way at the last check, `residual` in points.
@@ -228,13 +178,24 @@ def fitted(found: Sequence[Mapping[str, Any]]) -> list[Panel]:
         rates += over_seeds(name, [np.log2(one["rate"] / two["rate"]) for one, two in both])
     return present(
         [
-            Panel("fitted asymptote, prorl minus plain_grpo", "points", SEEDS, asymptotes),
-            Panel("log2 of the fitted rate, prorl minus plain_grpo", "doublings", SEEDS, rates),
+            Panel("Fitted asymptote, prorl minus plain_grpo", "points", SEEDS, asymptotes),
+            Panel("Log2 of the fitted rate, prorl minus plain_grpo", "doublings", SEEDS, rates),
         ]
     )
 
 
-MEASURED = (("strict score", "points", final_score), ("entropy of the last steps", "nats", _entropy))
+def fits_said(found: Sequence[Mapping[str, Any]]) -> str:
+    """How far the fitted curves are extrapolated; empty without any."""
+    if not found:
+        return ""
+    covered, residuals = ([fit[name] for fit in found] for name in ("covered", "residual"))
+    return (
+        f"At a run's last check {min(covered):.0f} to {max(covered):.0f} % of the way to its asymptote is "
+        f"covered, and its checks lie {min(residuals):.1f} to {max(residuals):.1f} points off the curve. "
+    )
+
+
+MEASURED = (("Strict score", "points", final_score), ("Entropy of the last steps", "nats", _entropy))
 
 
 def _against(rows: Sequence[Row], compared: Sequence[tuple[str, str, str]], title: str) -> list[Panel]:
@@ -243,13 +204,17 @@ def _against(rows: Sequence[Row], compared: Sequence[tuple[str, str, str]], titl
     for what, unit, value in MEASURED:
         values = [(name, differences(rows, arm, other, value)) for name, arm, other in compared]
         lines = [line for name, found in values for line in over_seeds(name, found)]
-        panels.append(Panel(f"{title}, {what}", unit, SEEDS, lines))
+        panels.append(Panel(f"{what}, {title}", unit, SEEDS, lines))
     return present(panels)
 
 
 def parts(rows: Sequence[Row]) -> list[Panel]:
     """prorl minus the arm that lacks one part of it."""
-    return _against(from_main(rows), [(f"minus {arm}", "prorl", arm) for arm in PARTS], "prorl minus an arm")
+    return _against(
+        from_main(rows),
+        [(f"minus {arm}", "prorl", arm) for arm in PARTS],
+        "prorl minus an arm that lacks one part",
+    )
 
 
 def resets(rows: Sequence[Row]) -> list[Panel]:
@@ -293,7 +258,7 @@ def controls(rows: Sequence[Row]) -> list[Panel]:
             (arm, [_gain(row, kind) for row in runs if row["arm"] == arm]) for arm in ("prorl", *CONTROLS)
         ]
         lines = [line for arm, found in gains for line in over_seeds(arm, found)]
-        panels.append(Panel(f"gain over the start, {kind}", "points", SEEDS, lines))
+        panels.append(Panel(f"Gain over the start, {kind}", "points", SEEDS, lines))
     return panels
 
 
@@ -309,8 +274,12 @@ def specialists(rows: Sequence[Row]) -> list[Panel]:
         equal += over_seeds(name, [one - two for one, two in gains])
     return present(
         [
-            Panel("prorl's gain minus a specialist's at equal sampled tokens", "points", SEEDS, total),
-            Panel("the same at equal tokens of the domain", "points", SEEDS, equal),
+            Panel(
+                "Gain in the domain at equal sampled tokens, prorl minus a specialist", "points", SEEDS, total
+            ),
+            Panel(
+                "Gain in the domain at equal tokens of it, prorl minus a specialist", "points", SEEDS, equal
+            ),
         ]
     )
 
@@ -328,8 +297,8 @@ def ladder(rows: Sequence[Row], bases: Iterable[str], seed: int, resamples: int)
         over_plain += over_problems(base, last_ends(pairs(here, "prorl", "plain_grpo")), seed, resamples)
     return present(
         [
-            Panel("prorl's gain over its start", "points", PROBLEMS, gains),
-            Panel("prorl minus plain_grpo", "points", PROBLEMS, over_plain),
+            Panel("Gain of prorl over its start", "points", PROBLEMS, gains),
+            Panel("Strict score, prorl minus plain_grpo", "points", PROBLEMS, over_plain),
         ]
     )
 
@@ -339,6 +308,10 @@ def finding(
 ) -> str:
     """The page's finding: how much has run, and what the last line of each of `panels` says."""
     done = sum(line["done"] for line in progress(plan, rows))
-    last = [panel._replace(lines=panel.lines[-1:]) for panel in panels]
-    what = said(last, sizes) if last else "No two arms can be compared yet."
-    return f"{done} of {len(plan)} long runs are done. {what}"
+    said = [f"{done} of {len(plan)} long runs are done"]
+    for panel in panels:
+        line, title = panel.lines[-1], panel.title[0].lower() + panel.title[1:]
+        result = f"{number(line, panel.unit)} {panel.unit}, {verdict(line, sizes[panel.unit], panel.unit)}"
+        said.append(f"{title}, {line.name}: {result}")
+    covered = f" ({COVERED[panels[0].over]}; n = {len(panels[0].lines[-1].values)})" if panels else ""
+    return "; ".join(said if panels else [*said, "no two arms can be compared yet"]) + f"{covered}."

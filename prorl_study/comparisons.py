@@ -117,9 +117,8 @@ def verdict(line: Line, margin: float, unit: str) -> str:
 def number(line: Line, unit: str) -> str:
     """`+1.2 [-0.4, +2.8]`, or the value alone."""
     digits = DIGITS[unit]
-    value, *ends = (
-        f"{part + 0.0:+.{digits}f}" for part in (line.value, line.low, line.high) if part is not None
-    )
+    known = [round(part, digits) for part in (line.value, line.low, line.high) if part is not None]
+    value, *ends = (f"{part + 0.0:+.{digits}f}" for part in known)  # adding 0.0 makes -0.0 plain
     return f"{value} [{', '.join(ends)}]" if ends else value
 
 
@@ -130,17 +129,13 @@ def said(panels: Sequence[Panel], margins: Mapping[str, float]) -> str:
     for panel in panels:
         worded = [line for line in panel.lines if not line.single]
         sizes = sorted({len(line.values) for line in worded})
-        n = " to ".join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
+        n = f"{sizes[0]} to {sizes[-1]}" if sizes[1:] else f"{sizes[0]}"
         parts = "; ".join(
             f"{line.name} {number(line, panel.unit)}, {verdict(line, margins[panel.unit], panel.unit)}"
             for line in worded
         )
-        sentences.append(f"{_capital(panel.title)} ({panel.unit}; {COVERED[panel.over]}; n = {n}): {parts}.")
+        sentences.append(f"{panel.title} ({panel.unit}; {COVERED[panel.over]}; n = {n}): {parts}.")
     return " ".join(sentences)
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def signs(panels: Sequence[Panel]) -> str:
@@ -152,8 +147,8 @@ def signs(panels: Sequence[Panel]) -> str:
         above = sum(line.low > 0 for line in panel.lines)
         below = sum(line.high < 0 for line in panel.lines)
         sentences.append(
-            f"{_capital(panel.title)} is above zero in {plus} of {len(panel.lines)} cases; the interval over "
-            f"problems lies above zero in {above} of them all and below it in {below}."
+            f"{panel.title}: above zero in {plus} of {len(panel.lines)} cases; the interval over problems "
+            f"lies above zero in {above} and below it in {below}."
         )
     return " ".join(sentences)
 

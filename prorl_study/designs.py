@@ -1,4 +1,4 @@
-"""Experiments that vary settings together at one seed: the screening of factors and the map of the KL term.
+"""Experiments that vary settings at one seed: learning rates, a screening of factors, a map of the KL term.
 
 Left out: arms that are compared over seeds, and the page on which all of it is shown (`ablations`).
 """
@@ -24,29 +24,112 @@ from prorl_study.comparisons import (
     present,
 )
 from prorl_study.evidence import Row, final_score
+from prorl_study.experiments import RunPlan
 from prorl_study.statistics import factorial_effects
 
 RESETS = ("never", "once", "thrice")
 """Variants of the map."""
 
 
+def _tried(rows: Sequence[Row]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Per arm and variant: learning rate, mean validation score (percent) of the last quarter of checks."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for row in rows:
+        if row["experiment"] != "tuning":
+            continue
+        arm, _, variant = row["arm"].partition(".")
+        checks = row["curve"]["validation"]
+        late = 100 * float(np.mean(checks[-max(1, len(checks) // 4) :]))
+        found.setdefault(arm, {})[variant] = (row["factors"]["learning_rate"], late)
+    return found
+
+
+def tuned_rates(rows: Sequence[Row]) -> dict[str, str]:
+    """Arm to its best variant, like `low`: the one with the highest mean validation score over the last
+    quarter of checks, of those that have run; of equal ones the lowest rate."""
+    ranked = {
+        arm: sorted(tried, key=lambda v: (-tried[v][1], tried[v][0])) for arm, tried in _tried(rows).items()
+    }
+    return {arm: variants[0] for arm, variants in ranked.items()}
+
+
+def tuning(rows: Sequence[Row], plan: Mapping[str, RunPlan]) -> list[dict[str, Any]]:
+    """Per arm: `tried`, the validation score (percent) at each learning rate; the `best` rate; and the `used`
+    one, of the arm's first run in another experiment of `plan`."""
+    used: dict[str, float] = {}
+    for run in plan.values():
+        used.setdefault(run.arm, run.train.learning_rate)
+    best = tuned_rates(rows)
+    return [
+        {
+            "arm": arm,
+            "tried": dict(sorted(tried.values())),
+            "best": tried[best[arm]][0],
+            "used": used.get(arm),
+        }
+        for arm, tried in _tried(rows).items()
+    ]
+
+
+def tuning_table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """`tuning` with a column per learning rate, the best of an arm marked; text throughout."""
+    rates = sorted({rate for line in found for rate in line["tried"]})
+    lines = []
+    for line in found:
+        scores = {
+            f"at {rate:g}": f"{line['tried'][rate]:.1f}" + " (best)" * (rate == line["best"])
+            if rate in line["tried"]
+            else "-"
+            for rate in rates
+        }
+        planned = "-" if line["used"] is None else f"{line['used']:g}"
+        lines.append({"arm": line["arm"], **scores, "planned": planned})
+    return pd.DataFrame(lines)
+
+
+def tuning_said(found: Sequence[Mapping[str, Any]]) -> str:
+    """Whether arms run at their best rate, whether that is at the edge, and how far it is ahead."""
+    other = [line["arm"] for line in found if line["used"] != line["best"]]
+    edge = [line["arm"] for line in found if line["best"] in (min(line["tried"]), max(line["tried"]))]
+    ranked = [sorted(line["tried"].values())[-2:] for line in found if len(line["tried"]) > 1]
+    leads = [best - second for second, best in ranked]
+    ahead = f"the best rate is {min(leads):.1f} to {max(leads):.1f} points ahead of the next" if leads else ""
+    return (
+        f"Planned at another rate than the best so far: {', '.join(other) or 'no arm'}; best at the lowest "
+        f"or highest of its rates, beyond which a better may lie: {', '.join(edge) or 'no arm'}; "
+        f"{ahead or 'no arm has run at two rates'}, one run each, so chance is not told from merit."
+    )
+
+
+def levels(body: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What each factor of `body`, an experiment of evidence/params.yaml, is at its levels 0 and 1."""
+    return [
+        {"factor": name}
+        | {
+            str(i): ", ".join(f"{key} {value}" for key, value in level.items())
+            for i, level in enumerate(both)
+        }
+        for name, both in body["factors"].items()
+    ]
+
+
 def screening(rows: Sequence[Row], body: Mapping[str, Any]) -> list[Panel]:
-    """Effects of the factors and pairs of factors of `body`, the experiment in evidence/params.yaml: upper minus
-    lower level. None until each of its arms has run: with fewer, effects are mixed with each other."""
+    """Effects of the factors, and of pairs of them, of `body`, the experiment in evidence/params.yaml: upper
+    minus lower level. None until each of its arms has run: with fewer, effects mix with each other."""
     runs, panels = [row for row in rows if row["experiment"] == "screening"], []
     if set(body["arms"]) - {row["arm"] for row in runs}:
         return []
-    levels = [[2 * int(level) - 1 for level in row["arm"]] for row in runs]
-    design = pd.DataFrame(levels, columns=list(body["factors"]))
+    coded = [[2 * int(level) - 1 for level in row["arm"]] for row in runs]
+    design = pd.DataFrame(coded, columns=list(body["factors"]))
     for what, unit, value in MEASURED:
         found = factorial_effects(design, [value(row) for row in runs])
         own, largest = lenth_margins([effect.value for effect in found])
         if found[0].se_from == "replicates":  # runs of equal settings tell the noise themselves
             lines = [Line(e.name, e.value, e.low, e.high, []) for e in found]
-            panels.append(Panel(f"effect on {what}", unit, SEEDS, lines))
+            panels.append(Panel(f"Effect on {what.lower()}", unit, SEEDS, lines))
         else:
             lines = [Line(e.name, e.value, e.value - own, e.value + own, []) for e in found]
-            panels.append(Panel(f"effect on {what}", unit, NOISE, lines, largest))
+            panels.append(Panel(f"Effect on {what.lower()}", unit, NOISE, lines, largest))
     return panels
 
 
@@ -56,7 +139,7 @@ def screening_said(panels: Sequence[Panel]) -> str:
     for panel in panels:
         own = [line for line in panel.lines if line.low > 0 or line.high < 0]
         named = "; ".join(f"{line.name.replace(':', ' x ')} {number(line, panel.unit)}" for line in own)
-        text = f"Of {len(panel.lines)} effects on {panel.title.removeprefix('effect on ')} ({panel.unit}), "
+        text = f"Of {len(panel.lines)} effects on {panel.title.removeprefix('Effect on ')} ({panel.unit}), "
         text += f"{len(own)} leave the noise of a single effect" + (f" ({named})" if named else "")
         if panel.beyond is not None:
             far = sum(abs(line.value) > panel.beyond for line in panel.lines)
@@ -95,4 +178,6 @@ def kl_map(rows: Sequence[Row], recipe_kl: float, seed: int, resamples: int) -> 
 def map_panels(cells: Sequence[Mapping[str, Any]]) -> list[Panel]:
     """The differences of `kl_map`, for `signs`."""
     lines = [cell["line"] for cell in cells if cell["line"]]
-    return present([Panel("resets minus none at the same KL strength", "points", PROBLEMS, lines)])
+    return present(
+        [Panel("Strict score with resets minus without, at the same KL weight", "points", PROBLEMS, lines)]
+    )

@@ -23,7 +23,7 @@ import pandas as pd
 
 from prorl_study.errors import StudyError
 from prorl_study.experiments import RunPlan
-from prorl_study.files import VERDICT_CODE, code_digests, digests, read_log, write_json
+from prorl_study.files import VERDICT_CODE, code_digests, digest, digests, read_log, write_json
 from prorl_study.params import SegmentParams, TrainParams, build
 from prorl_study.paths import Workspace, project_root
 from prorl_study.segments import DETERMINING, ROLLOUTS, SegmentConfig, read_state, train_segment
@@ -98,9 +98,12 @@ def plan_digest(plan: RunPlan, problems: Path, start: Path) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def fingerprint(plan: RunPlan, problems: Path, start: Path) -> str:
-    """Sixteen hex digits that change with everything that a run's row depends on, the code included."""
-    content = [plan_digest(plan, problems, start), code_digests(*CODE)]
+def fingerprint(plan: RunPlan, problems: Path, start: Path, learned_from: Sequence[Path] = ()) -> str:
+    """Sixteen hex digits that change with everything that a run's row depends on, the code included, and what
+    a supervised arm learns from."""
+    code = CODE if plan.learner == "grpo" else (*CODE, "compute.py", "supervised.py")
+    content = [plan_digest(plan, problems, start), code_digests(*code)]
+    content += [digest(path) for path in learned_from if path.is_file()]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -427,12 +430,13 @@ def prepare(
     the fields of `RunConfig` that most runs lack."""
     from prorl_study.provenance import claims_hash
 
+    learned_from = [Path(path) for path in (others.get("teacher", ""), *others.get("rollouts", ())) if path]
     config = RunConfig(
         plan=plan,
         problems=str(ws.problems),
         start=str(base),
         out=str(out),
-        work=str(ws.work / "evidence" / fingerprint(plan, ws.problems, base)),
+        work=str(ws.work / "evidence" / fingerprint(plan, ws.problems, base, learned_from)),
         eval_temperature=sampler.temperature,
         top_p=sampler.top_p,
         max_tokens=sampler.max_tokens,
