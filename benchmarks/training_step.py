@@ -1,9 +1,10 @@
 """Speed of training: `python benchmarks/training_step.py`, on an idle machine, after `dvc repro base_model`.
 
 Prints, from one run, seconds per rollout step and per informative rollout for the study's trainer and for
-stock `GRPOTrainer`, on the default study's base model, prompts and recipe. Everything off: no dynamic sampling, no KL, symmetric clip, so both do the same work. Half without
-signal: every second prompt pays all its rollouts alike, and the study's trainer refills. Rewards are drawn by
-lot, so judging costs nothing in either. Left out: judging (`verification.py`).
+stock `GRPOTrainer`, on the default study's base model, prompts and recipe. Everything off: no dynamic
+sampling, no KL, symmetric clip, so both do the same work. Half without signal: every second prompt pays all
+its rollouts alike, and the study's trainer refills; what it could not refill does not count as informative.
+Rewards are drawn by lot, so judging costs nothing in either. Left out: judging (`verification.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import transformers
 from datasets import Dataset
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import GRPOTrainer
 
 from prorl_study import params
@@ -65,8 +66,8 @@ class Clock(TrainerCallback):
 
 def turn(
     kind: str, recipe: params.TrainParams, problems: list[Problem], barren: set[str], model: Path
-) -> float:
-    """Seconds of the fastest rollout step of one short training."""
+) -> tuple[float, float]:
+    """Seconds of the fastest rollout step of one short training, and the share of its groups with signal."""
     clock, judge = Clock(recipe.updates_per_rollout), Lottery(barren)
     tokenizer = AutoTokenizer.from_pretrained(model)
     with tempfile.TemporaryDirectory() as out:
@@ -98,8 +99,13 @@ def turn(
                 max_sampling_rounds=recipe.max_sampling_rounds,
                 callbacks=[clock],
             )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
-    return clock.best()
+    filled = [log["filled_groups"] for log in trainer.state.log_history if "filled_groups" in log]
+    wasted = (
+        sum(filled) / len(filled) / recipe.prompts_per_step if filled and recipe.dynamic_sampling else 0.0
+    )
+    return clock.best(), 1 - wasted
 
 
 def main() -> None:
@@ -120,11 +126,13 @@ def main() -> None:
         "stock, half without signal": ("stock", off, barren),
         "study, half without signal, refilled": ("study", refilled, barren),
     }
-    seconds = dict.fromkeys(cases, float("inf"))
+    seconds, informative = dict.fromkeys(cases, float("inf")), dict.fromkeys(cases, float(rollouts))
     for _ in range(ROUNDS):
         for name, (kind, recipe, without) in cases.items():
-            seconds[name] = min(seconds[name], turn(kind, recipe, problems, without, model))
-    informative = dict.fromkeys(cases, rollouts) | {"stock, half without signal": rollouts / 2}
+            taken, share = turn(kind, recipe, problems, without, model)
+            seconds[name] = min(seconds[name], taken)
+            informative[name] = min(informative[name], rollouts * share)
+    informative["stock, half without signal"] = rollouts / 2
     for name, value in seconds.items():
         each = 1000 * value / informative[name]
         print(f"{name:40} {value:6.2f} s a step  {each:6.2f} ms an informative rollout")

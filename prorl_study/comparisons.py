@@ -80,7 +80,7 @@ def over_problems(
     """
     if not judged:
         return []
-    if any(end["problems"] != judged[0][0]["problems"] for pair in judged for end in pair):
+    if any(end["problems_sha256"] != judged[0][0]["problems_sha256"] for pair in judged for end in pair):
         raise ValueError(f"{name}: the runs were judged on different problems")
     one, two = (
         [100 * np.asarray(pair[place]["solved"]) / pair[place]["samples"] for pair in judged]
