@@ -32,16 +32,22 @@ RESETS = ("never", "once", "thrice")
 
 
 def _tried(rows: Sequence[Row]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Per arm and variant: learning rate, mean validation score (percent) of the last quarter of checks."""
-    found: dict[str, dict[str, tuple[float, float]]] = {}
+    """Per arm and variant: learning rate, mean validation score (percent) of the last quarter of checks, over
+    the variant's seeds."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    rates: dict[str, float] = {}
     for row in rows:
         if row["experiment"] != "tuning":
             continue
         arm, _, variant = row["arm"].partition(".")
         checks = row["curve"]["validation"]
         late = 100 * float(np.mean(checks[-max(1, len(checks) // 4) :]))
-        found.setdefault(arm, {})[variant] = (row["factors"]["learning_rate"], late)
-    return found
+        scores.setdefault(arm, {}).setdefault(variant, []).append(late)
+        rates[variant] = row["factors"]["learning_rate"]
+    return {
+        arm: {variant: (rates[variant], float(np.mean(late))) for variant, late in tried.items()}
+        for arm, tried in scores.items()
+    }
 
 
 def tuned_rates(rows: Sequence[Row]) -> dict[str, str]:
@@ -97,7 +103,7 @@ def tuning_said(found: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"Planned at another rate than the best so far: {', '.join(other) or 'no arm'}; best at the lowest "
         f"or highest of its rates, beyond which a better may lie: {', '.join(edge) or 'no arm'}; "
-        f"{ahead or 'no arm has run at two rates'}, one run each, so chance is not told from merit."
+        f"{ahead or 'no arm has run at two rates'}, with few runs each, so chance is hardly told from merit."
     )
 
 

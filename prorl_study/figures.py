@@ -238,6 +238,8 @@ def training_curves(log: pd.DataFrame, marks: Sequence[float] = (), smooth: int 
         axis.plot(time[seen], log[column][seen], color="0.8", lw=0.8)
         axis.plot(time, log[column].rolling(smooth, min_periods=1, center=True).mean(), color="0.2", lw=1.8)
         axis.set(xlabel=TOKENS_LABEL, ylabel=TRAINING_LABELS[column])
+        if column == "kl":
+            axis.set_yscale("log", nonpositive="mask")  # a single step can be a hundred times the others
     for place, name in enumerate(domains):
         informative = log[f"informative/{name}"] / log[f"sampled/{name}"].where(log[f"sampled/{name}"] > 0)
         for axis, values in zip(axes[-2:], (log[f"reward/{name}"], informative), strict=True):

@@ -133,7 +133,7 @@ def run(config: RunConfig) -> dict[str, Any]:
 def _train_and_judge(config: RunConfig) -> dict[str, Any]:
     """All segments one after the other, and the row."""
     plan, work, previous = config.plan, Path(config.work), Path(config.start)
-    ends, log, checks = [], [], []
+    ends, log, checks, firings = [], [], [], []
     for segment in plan.segments:
         folder, model = work / segment.segment, work / "models" / segment.segment
         if segment.segment in config.trained:
@@ -150,9 +150,10 @@ def _train_and_judge(config: RunConfig) -> dict[str, Any]:
             log += read_log(folder / "log.jsonl")
             checks += read_log(folder / "checks.jsonl")
         ends.append(_end(config, segment.segment, model, work))
+        firings += read_state(model)["firings"]
         previous = model
-    tables = (pd.DataFrame(log), pd.DataFrame(checks))
-    return summarise(config, _before_training(config), ends, *tables, read_state(previous))
+    state = {"boundaries": read_state(previous)["boundaries"], "firings": firings}
+    return summarise(config, _before_training(config), ends, pd.DataFrame(log), pd.DataFrame(checks), state)
 
 
 def _train_supervised(config: RunConfig, number: int) -> None:
@@ -316,7 +317,7 @@ def summarise(
             for boundary in state["boundaries"]
             if boundary["tokens"] >= since["sampled"]
         ],
-        "firings": state["firings"],
+        "firings": [firing | {"tokens": firing["tokens"] - since["sampled"]} for firing in state["firings"]],
         "claims_sha256": config.claims_sha256,
         "plan_sha256": plan_digest(plan, Path(config.problems), Path(config.start)),
         "code_sha256": hashlib.sha256(json.dumps(code_digests(*CODE)).encode()).hexdigest(),

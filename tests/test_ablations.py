@@ -186,6 +186,8 @@ def test_the_rate_with_the_highest_late_validation_is_chosen_and_a_high_peak_bef
         tried("high", 9e-4, [0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.30, 0.32]),
     ]
     assert designs.tuned_rates(rows) == {"prorl": "middle"}
+    second = [tried("middle", 3e-4, [0.1, 0.11]), tried("high", 9e-4, [0.1, 0.7])]
+    assert designs.tuned_rates([*rows, *second]) == {"prorl": "high"}, "by the mean over seeds"
     (line,) = designs.tuning(rows, planned[0])
     assert line["tried"] == pytest.approx({1e-4: 41, 3e-4: 51, 9e-4: 31}) and line["best"] == 3e-4
     table = designs.tuning_table([line])
