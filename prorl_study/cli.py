@@ -245,9 +245,9 @@ def execute(arguments: argparse.Namespace) -> None:
         root = project_root()
         if arguments.run in ("list", "targets"):
             study = params.load(root / "params.yaml")
-            plan, bases = experiments.load_plan(root / "evidence" / "params.yaml", study)
+            planned, bases = experiments.load_plan(root / "evidence" / "params.yaml", study)
             named = arguments.run == "list"
-            print("\n".join(experiments.in_turn(plan) if named else experiments.targets(plan, bases)))
+            print("\n".join(experiments.in_turn(planned) if named else experiments.targets(planned, bases)))
         elif arguments.run.startswith("base-"):
             print(runs.make_base(arguments.run.removeprefix("base-"), root))
         else:

@@ -28,7 +28,7 @@ READ_BY = {
 """Files that a module reads beside its code."""
 WITHOUT_EFFECT = {"workspace", "isolation", "workers"}
 """Parameters that no result depends on, so that changing one must not run a stage again."""
-MINUTES = 5
+MINUTES = 10
 """How long the small study may take."""
 
 
