@@ -11,6 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from prorl_study.errors import StudyError
 from prorl_study.experiments import ARM_KEYS, SEGMENT_KEYS, RunPlan, recipe
 from prorl_study.params import ArmsParams, SegmentParams, TrainParams, build
@@ -119,3 +122,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def curves(rows: Sequence[Mapping[str, Any]], kind: str, figure: str) -> pd.DataFrame:
+    """Curve `kind` of every row as one table: `arm`, thousands of sampled `tokens`, `figure`."""
+    return pd.concat(
+        pd.DataFrame(
+            {"arm": row["arm"], "tokens": np.divide(row[kind]["tokens"], 1000), figure: row[kind][figure]}
+        )
+        for row in rows
+    )

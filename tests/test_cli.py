@@ -154,8 +154,8 @@ def test_plan_shows_last_measured_costs(project: Path, capsys: pytest.CaptureFix
     assert cli.main(["plan"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == [
-        "paper", "data", "base_model", "train_s1", "train_s2", "train_s3", "benchmarks", "boundary", "power",
-        "claims", "samples"
+        "paper", "data", "base_model", "train_s1", "train_s2", "train_s3", "arms", "ablations", "benchmarks",
+        "boundary", "power", "claims", "samples"
     ]  # fmt: skip
     assert lines[5].split() == ["train_s2", "612.5", "1830", "2025-06-01T10:00:00Z"]
     assert lines[1].endswith("not yet")
