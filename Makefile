@@ -11,7 +11,7 @@ PIP_VLLM := .venv-vllm/bin/python -m pip --disable-pip-version-check
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)  # as in most containers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup study test slow-tests load-test kill-test vllm-test evidence lab report clean-scratch
+.PHONY: help setup study test slow-tests load-test kill-test vllm-test gpu-check evidence lab report clean-scratch
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -44,6 +44,9 @@ load-test: setup  ## twenty thousand verifications, one in twenty of them hostil
 
 kill-test: setup  ## training through DVC, stopped at twenty moments and gone on with
 	@python -m pytest -m kills -s
+
+gpu-check:  ## on a machine with a card: speed, memory, reset, resume; needs torch and the training libraries
+	@python3 -m prorl_study.gpu_check
 
 evidence: setup  ## the long experiments, two runs at a time, for hours; stop and go on as you like
 	@prorl-study evidence targets | xargs -P 2 -I {} sh -c 'dvc repro --quiet evidence/dvc.yaml:{} || exit 1'

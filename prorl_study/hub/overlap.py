@@ -1,0 +1,72 @@
+"""Benchmark text in training problems: n-grams of words that both have.
+
+A training problem that shares thirteen words in a row with a benchmark problem is taken out, and so is one
+whose whole text, if shorter, stands in it. Words in a row that many problems of a benchmark share are its
+boilerplate (a request for a format, a puzzle's rules) and prove nothing. Left out: paraphrases and
+translations, which no n-gram finds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from prorl_study.domains import Problem
+
+WORDS = 13
+"""Length of an n-gram (GPT-3, 2005.14165, App. C, and many since)."""
+BOILERPLATE = 5
+"""An n-gram of more problems than this of one benchmark is boilerplate."""
+_WORD = re.compile(r"[^\W_]+")
+
+
+@dataclass(frozen=True)
+class Match:
+    """A training problem that was taken out, and what it has in common with which benchmark problem."""
+
+    problem: str
+    benchmark: str
+    benchmark_problem: str
+    text: str
+
+
+def words(problem: Problem) -> tuple[str, ...]:
+    """The words and numbers of a prompt, lower case, without signs."""
+    text = "\n".join(message["content"] for message in problem.prompt)
+    return tuple(match.group().lower() for match in _WORD.finditer(text))
+
+
+def ngrams(text: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Runs of `WORDS` words; a shorter text is one run."""
+    for start in range(max(1, len(text) - WORDS + 1)):
+        yield tuple(text[start : start + WORDS])
+
+
+def index(benchmarks: Mapping[str, Sequence[Problem]]) -> dict[tuple[str, ...], tuple[str, str]]:
+    """The n-grams of all benchmarks but their boilerplate, each with the first problem that has it."""
+    found: dict[tuple[str, ...], tuple[str, str]] = {}
+    for name, problems in benchmarks.items():
+        of_problem = [(problem.id, set(ngrams(words(problem)))) for problem in problems]
+        counts = Counter(gram for _, grams in of_problem for gram in grams)
+        for problem, grams in of_problem:
+            for gram in grams:
+                if counts[gram] <= BOILERPLATE:
+                    found.setdefault(gram, (name, problem))
+    return found
+
+
+def decontaminate(
+    training: Sequence[Problem], benchmarks: Mapping[str, Sequence[Problem]]
+) -> tuple[list[Problem], list[Match]]:
+    """The training problems that share no n-gram with a benchmark, and what was found in the others."""
+    known = index(benchmarks)
+    kept, matches = [], []
+    for problem in training:
+        gram = next((gram for gram in ngrams(words(problem)) if gram in known), None)
+        if gram is None:
+            kept.append(problem)
+        else:
+            matches.append(Match(problem.id, *known[gram], " ".join(gram)))
+    return kept, matches
