@@ -171,6 +171,18 @@ def verify_file(path: Path, lenient: bool, isolation: str, workers: int, out: Pa
     return table.to_string()
 
 
+def print_sources(arguments: argparse.Namespace) -> None:
+    """List the hub's sets, or prepare those that are named."""
+    from prorl_study.hub import prepare
+    from prorl_study.verification import VerificationPool
+
+    if not arguments.names:
+        print(prepare.listing().to_string(index=False))
+        return
+    with VerificationPool(workers=arguments.workers) as pool:
+        prepare.prepare(arguments.names, arguments.against, arguments.limit, arguments.out, lambda: pool)
+
+
 def _parse_override(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     try:
@@ -208,6 +220,14 @@ def parser(command: str = "") -> argparse.ArgumentParser:
     commands.add_parser("power", help="the smallest differences that the planned sizes can detect, per claim")
     evidence = commands.add_parser("evidence", help="do one run of the long experiments")
     evidence.add_argument("run", help="its name, as in `prorl-study evidence list`, or base-NAME")
+    sets = commands.add_parser("sources", help="the paper's data sets: list them, or fetch and check some")
+    sets.add_argument("names", nargs="*", metavar="NAME", help="sets to prepare; without, all are listed")
+    sets.add_argument(
+        "--against", nargs="*", default=[], metavar="NAME", help="benchmarks to keep out of them"
+    )
+    sets.add_argument("--limit", type=int, help="only the first so many problems of each")
+    sets.add_argument("--out", type=Path, default=Path("artifacts/hub"), help="(default: artifacts/hub)")
+    sets.add_argument("--workers", type=int, default=2, help="pairs of processes that judge the golds")
     commands.add_parser("index", help="write reports/index.html")
     commands.add_parser("plan", help="the stages with their last measured time and memory")
     commands.add_parser("snapshot", help="generate the problems that data.dvc tracks into data/")
@@ -252,6 +272,8 @@ def execute(arguments: argparse.Namespace) -> None:
             print(runs.make_base(arguments.run.removeprefix("base-"), root))
         else:
             print(runs.start(arguments.run, root))
+    elif arguments.command == "sources":
+        print_sources(arguments)
     elif arguments.command == "index":
         from prorl_study.reporting import write_index
 

@@ -1,7 +1,6 @@
-"""Which problems a model is asked: the study's splits by name, or files of problems.
+"""Which problems a model is asked: the study's splits and the hub's benchmarks by name, or files of problems.
 
-Every problem that is not the study's own is checked where it enters, so that nothing is sampled in vain. Left
-out: benchmarks of the hub.
+Every problem that is not the study's own is checked where it enters, so that nothing is sampled in vain.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prorl_study import params
+from prorl_study import hub, params
 from prorl_study.domains import DOMAINS, Problem
 from prorl_study.errors import StudyError
 from prorl_study.model_source import first_line
@@ -47,10 +46,15 @@ def study_split(split: str, ws: Workspace) -> list[Problem]:
     return problems
 
 
+def hub_benchmark(name: str, ws: Workspace) -> list[Problem]:
+    """A benchmark of the hub. Raises StudyError where it cannot be had."""
+    return hub.read(hub.BENCHMARKS[name]).problems
+
+
 BENCHMARKS: dict[str, Callable[[Workspace], list[Problem]]] = {
     name: partial(study_split, name) for name in ("test", "hard", "ood", "validation")
-}
-"""Benchmarks by name, each a function of the workspace; others are added here."""
+} | {name: partial(hub_benchmark, name) for name in hub.BENCHMARKS}
+"""Benchmarks by name, each a function of the workspace."""
 
 
 def load_benchmarks(wanted: Sequence[str], workspace: str = ".", limit: int | None = None) -> Benchmarks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,10 @@ import hub_mirror
 import pytest
 from samples import needs_samples, rows
 
-from prorl_study import hub
+from prorl_study import cli, hub, problem_source
 from prorl_study.domains import DOMAINS, Problem
 from prorl_study.errors import StudyError
-from prorl_study.hub import code, gold, logic, math, overlap, sources, stem
+from prorl_study.hub import code, gold, logic, math, overlap, prepare, sources, stem
 from prorl_study.hub.sources import Drop, Item, Read
 from prorl_study.verification.pool import VerificationPool
 
@@ -253,6 +254,35 @@ def test_what_many_problems_of_a_benchmark_share_proves_nothing():
     kept, matches = overlap.decontaminate([problem("t-0", SENTENCE)], {"b": shared})
     assert [p.id for p in kept] == ["t-0"]
     assert not matches
+
+
+def test_prepared_sets_are_written_with_a_card_that_accounts_for_every_row(mirror, pool, tmp_path):
+    file = mirror / "agentica-org" / "DeepScaleR-Preview-Dataset" / "deepscaler.json"
+    leaked = {"problem": "Find the sum of all bases.", "answer": "70", "solution": None, "x": 1}
+    file.write_text(json.dumps([*json.loads(file.read_text()), leaked]))
+    out = tmp_path / "hub"
+    card = prepare.prepare(["deepscaler", "math500"], ["aime25"], None, out, lambda: pool)
+    assert json.loads((out / "card.json").read_text()) == card
+    assert list(card) == ["deepscaler", "math500"]
+    mine = card["deepscaler"]
+    assert [match["benchmark"] for match in mine["overlapping"]] == ["aime25"]
+    accounted = sum(mine["dropped"].values()) + len(mine["golds_failing"]) + len(mine["overlapping"])
+    assert mine["rows"] == mine["problems"] + accounted
+    problems = problem_source.read_problems(out / "deepscaler.parquet")
+    assert len(problems) == mine["problems"] == hub_mirror.COUNTS["deepscaler"]
+    assert prepare.prepare(["amc"], [], None, out, lambda: pool).keys() == {"deepscaler", "math500", "amc"}
+
+
+def test_an_unknown_source_is_refused_with_the_names_of_the_known(tmp_path):
+    with pytest.raises(StudyError, match="no such source: gsm9k; give some of deepscaler, "):
+        prepare.prepare(["gsm9k"], [], None, tmp_path, lambda: None)
+
+
+def test_the_command_line_lists_all_sources_and_evaluates_on_them(mirror, capsys):
+    assert cli.main(["sources"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ALL)
+    assert len(problem_source.load_benchmarks(["math500"], limit=1)["math500"]) == 1
 
 
 # ---- puzzles and real rows -------------------------------------------------------------------------------

@@ -14,11 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prorl_study.domains import Problem
+from prorl_study.hub import code, math, stem
+from prorl_study.judges import reasoning_gym
 
 WORDS = 13
 """Length of an n-gram (GPT-3, 2005.14165, App. C, and many since)."""
 BOILERPLATE = 5
 """An n-gram of more problems than this of one benchmark is boilerplate."""
+OURS = (math.SUFFIX, stem.LETTER_SUFFIX, code.STANDARD, code.SUFFIX, reasoning_gym.INSTRUCTION)
+"""What the study itself adds to prompts, which they all share."""
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -33,8 +37,10 @@ class Match:
 
 
 def words(problem: Problem) -> tuple[str, ...]:
-    """The words and numbers of a prompt, lower case, without signs."""
+    """The words and numbers of a prompt, lower case, without signs and without what is `OURS`."""
     text = "\n".join(message["content"] for message in problem.prompt)
+    for part in OURS:
+        text = text.replace(part, "\n")
     return tuple(match.group().lower() for match in _WORD.finditer(text))
 
 

@@ -1,0 +1,118 @@
+"""From public sets to problems to train on or be judged by: read, golds judged, overlap taken out, written.
+
+Each source ends as `<out>/<name>.parquet`, which `prorl-study evaluate` takes, and as an entry of
+`card.json`: what was read, dropped and kept, why, and under which licence. What is judged is kept in pieces,
+so a kill costs little. Left out: mixing sources into one training set, which the data stage does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from prorl_study.domains import Problem
+from prorl_study.errors import StudyError
+from prorl_study.files import write_json
+from prorl_study.hub import BENCHMARKS, TRAINING
+from prorl_study.hub import gold as golds
+from prorl_study.hub.overlap import Match, decontaminate
+from prorl_study.hub.sources import Read, read
+from prorl_study.pieces import write_parquet
+from prorl_study.problems import Judge
+
+CARD = "card.json"
+SAMPLES = 3
+"""Problems of each source that its card shows."""
+
+
+def listing() -> pd.DataFrame:
+    """All sources: role, domain, where from, how many, licence."""
+    rows = []
+    for role, table in (("training", TRAINING), ("benchmark", BENCHMARKS)):
+        for source in table.values():
+            pin = source.revision[:8] or "no pin known"
+            rows.append(
+                {
+                    "name": source.name,
+                    "role": role,
+                    "domain": source.domain,
+                    "from": f"{source.repo}@{pin}" if source.repo else "reasoning-gym",
+                    "problems": source.expected or "-",
+                    "licence": source.licence,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def prepare(
+    names: Sequence[str],
+    against: Sequence[str],
+    limit: int | None,
+    out: Path,
+    open_pool: Callable[[], Judge],
+    tell: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Write the problems of the sources `names`, and the card of all that lie in `out`; returns the card.
+
+    Training problems that share text with the benchmarks `against`, or with a benchmark among `names`, are
+    left out. Raises StudyError for an unknown name and where a set cannot be had.
+    """
+    known = TRAINING | BENCHMARKS
+    unknown = [name for name in (*names, *against) if name not in known]
+    if unknown:
+        raise StudyError(f"no such source: {', '.join(unknown)}; give some of {', '.join(known)}.")
+    wanted = dict.fromkeys([*against, *names])
+    benchmarks = {name: read(BENCHMARKS[name], limit) for name in wanted if name in BENCHMARKS}
+    texts = {name: found.problems for name, found in benchmarks.items()}
+    path = out / CARD
+    card = json.loads(path.read_text()) if path.is_file() else {}
+    for name in names:
+        found = benchmarks.get(name) or read(known[name], limit)
+        checked = golds.check(found, open_pool, out / ".golds")
+        kept, matches = decontaminate(checked.problems, texts) if name in TRAINING else (checked.problems, [])
+        write_parquet(pd.DataFrame([problem.row() for problem in kept]), out / f"{name}.parquet")
+        card[name] = entry(found, checked, kept, matches, list(texts) if name in TRAINING else [])
+        write_json(card, path)
+        tell(f"{name}: {len(kept)} problems of {found.rows} rows ({out / name}.parquet)")
+    return card
+
+
+def entry(
+    found: Read,
+    checked: golds.Checked,
+    kept: Sequence[Problem],
+    matches: Sequence[Match],
+    against: Sequence[str],
+) -> Mapping[str, Any]:
+    """What the data card says of one source, JSON-plain. Lengths are characters of the prompt."""
+    source = found.source
+    lengths = pd.Series([len(p.prompt[-1]["content"]) for p in kept], dtype=float)
+    return {
+        "domain": source.domain,
+        "repo": source.repo,
+        "revision": source.revision,
+        "licence": source.licence,
+        "note": source.note,
+        "expected": source.expected,
+        "rows": found.rows,
+        "dropped": dict(found.dropped.most_common()),
+        "golds": checked.golds,
+        "golds_passed": checked.passed,
+        "golds_failing": checked.failing,
+        "others_disagree": checked.disagreeing,
+        "compared_with": list(against),
+        "overlapping": [asdict(match) for match in matches],
+        "problems": len(kept),
+        "prompt_characters": {
+            name: float(lengths.quantile(q)) for name, q in (("p5", 0.05), ("median", 0.5), ("p95", 0.95))
+        }
+        if len(kept)
+        else {},
+        "tasks": pd.Series([p.task for p in kept], dtype=str).value_counts().to_dict(),
+        "samples": [p.row() for p in kept[:SAMPLES]],
+    }
