@@ -230,6 +230,7 @@ def parser(command: str = "") -> argparse.ArgumentParser:
     sets.add_argument("--workers", type=int, default=2, help="pairs of processes that judge the golds")
     commands.add_parser("index", help="write reports/index.html")
     commands.add_parser("plan", help="the stages with their last measured time and memory")
+    commands.add_parser("doctor", help="what this machine lacks, and the command that mends it")
     commands.add_parser("snapshot", help="generate the problems that data.dvc tracks into data/")
     return top
 
@@ -280,6 +281,13 @@ def execute(arguments: argparse.Namespace) -> None:
         print(f"open {write_index(Workspace.open())}")
     elif arguments.command == "plan":
         print(plan(project_root()))
+    elif arguments.command == "doctor":
+        from prorl_study import doctor
+
+        findings = doctor.examine()
+        print(doctor.report(findings))
+        if bad := [finding.subject for finding in findings if finding.state == "missing"]:
+            raise StudyError(f"the default study cannot run here: mend {', '.join(bad)} first.")
     elif arguments.command == "snapshot":
         from prorl_study.problems import snapshot_counts, write_snapshot
 
