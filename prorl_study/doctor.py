@@ -43,7 +43,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Everything, in the order in which one would mend it. A check that fails is a finding, never an error."""
+    """All of it, in the order in which one would mend it. A check that fails is a finding, never an error."""
     found = []
     for check in (python, packages, walls, memory, disk, card, vllm, hub):
         try:
