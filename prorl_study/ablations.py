@@ -218,9 +218,9 @@ def parts(rows: Sequence[Row]) -> list[Panel]:
 
 
 def resets(rows: Sequence[Row]) -> list[Panel]:
-    """Each way to reset, and what stands in for one, minus no_reset, from the shared plateau."""
+    """Each way to reset, and what stands in for one, minus none of it, from the shared plateau."""
     runs = [row for row in rows if row["branched"]]
-    return _against(runs, [(arm, arm, "no_reset") for arm in RESET_PARTS], "an arm minus no_reset")
+    return _against(runs, [(arm, arm, "none") for arm in RESET_PARTS], "an arm minus none")
 
 
 def boundaries(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -228,7 +228,7 @@ def boundaries(rows: Sequence[Row]) -> list[dict[str, Any]]:
     after over the last before, KL after (nats per token), entropy (nats); None where it was not logged.
     `by_rule`: boundaries that came before their segment's budget was spent."""
     table = []
-    for arm in ("no_reset", *RESET_PARTS):
+    for arm in ("none", *RESET_PARTS):
         seen = [b for row in rows if row["branched"] and row["arm"] == arm for b in row["boundaries"]]
         if not seen:
             continue

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prorl_study.ablations import MEASURED, from_main, last_ends
+from prorl_study.ablations import MEASURED, last_ends
 from prorl_study.comparisons import (
     NOISE,
     PROBLEMS,
@@ -154,21 +154,15 @@ def screening_said(panels: Sequence[Panel]) -> str:
     return " ".join(sentences)
 
 
-def kl_map(rows: Sequence[Row], recipe_kl: float, seed: int, resamples: int) -> list[dict[str, Any]]:
+def kl_map(rows: Sequence[Row], seed: int, resamples: int) -> list[dict[str, Any]]:
     """Cells of KL strength times number of resets: `score` (percent), its `line` against the same strength
     without resets (None where there is nothing to compare), and `kl_share` of the last tenth of steps.
-
-    prorl and no_reset, at the map's seeds, are the cells of the recipe's strength `recipe_kl`. No cells
-    without a run of the map.
     """
     cells: dict[tuple[float, str], list[Row]] = {}
-    own = {"prorl": (recipe_kl, "thrice"), "no_reset": (recipe_kl, "never")}
-    numbers = {row["seed"] for row in rows if row["experiment"] == "map"}
-    for row in from_main(rows):
+    for row in rows:
         if row["experiment"] == "map":
-            own[row["arm"]] = (float(row["factors"]["kl_beta"]), row["arm"].partition(".")[2])
-        if row["arm"] in own and row["seed"] in numbers:
-            cells.setdefault(own[row["arm"]], []).append(row)
+            place = float(row["factors"]["kl_beta"]), row["arm"].partition(".")[2]
+            cells.setdefault(place, []).append(row)
     found = []
     for (kl, times), runs in sorted(cells.items(), key=lambda item: (item[0][0], RESETS.index(item[0][1]))):
         without = {row["seed"]: row for row in cells.get((kl, "never"), []) if times != "never"}

@@ -99,7 +99,7 @@ def row_of(plan: experiments.RunPlan) -> dict:
 def sections(rows, plan, bases):
     """Every section of the page as the notebook calls it: panels by name, and the other tables."""
     body = params.load_yaml(ROOT / "evidence" / "params.yaml")["experiments"]["screening"]
-    cells = designs.kl_map(rows, 1e-3, 1, 20)
+    cells = designs.kl_map(rows, 1, 20)
     fits = ablations.fits(rows)
     panels = {
         "recipe": ablations.recipe(rows),
@@ -245,7 +245,7 @@ def test_parts_are_compared_from_the_base_and_resets_from_the_plateau():
     rows += [run("parts", "no_reset", [50.0], seed) for seed in (1, 2)]
     plateau = {"base": "plateau", "branched": True}
     rows += [run("reset", "prorl", [25.0], seed) | plateau for seed in (1, 2)]
-    rows += [run("reset", "no_reset", [50.0], seed) | plateau for seed in (1, 2)]
+    rows += [run("reset", "none", [50.0], seed) | plateau for seed in (1, 2)]
     strict, entropy = ablations.parts(rows)
     assert [(line.name, line.value) for line in strict.lines] == [("minus no_reset", 12.5)]
     assert entropy.unit == "nats" and entropy.lines[0].value == 0
@@ -301,11 +301,11 @@ def test_the_map_compares_each_cell_with_the_same_strength_without_resets():
         cell("kl_1e-2", "never", 50.0, 1e-2),
         cell("kl_1e-2", "thrice", 37.5, 1e-2) | {"last": {"entropy": 0.1, "kl_share": 0.02}},
         cell("kl_1", "once", 25.0, 1.0),
-        run("recipe", "prorl", [62.5]),
-        run("parts", "no_reset", [50.0]),
-        run("recipe", "prorl", [100.0], seed=2),
+        cell("kl_1e-3", "never", 50.0, 1e-3),
+        cell("kl_1e-3", "thrice", 62.5, 1e-3),
+        run("recipe", "prorl", [100.0]),
     ]
-    cells = {(cell["kl"], cell["resets"]): cell for cell in designs.kl_map(rows, 1e-3, 1, 50)}
+    cells = {(cell["kl"], cell["resets"]): cell for cell in designs.kl_map(rows, 1, 50)}
     assert list(cells) == [
         (1e-3, "never"),
         (1e-3, "thrice"),
@@ -313,12 +313,12 @@ def test_the_map_compares_each_cell_with_the_same_strength_without_resets():
         (1e-2, "thrice"),
         (1.0, "once"),
     ]
-    assert cells[1e-3, "thrice"]["line"].value == 12.5, "the map's seed alone"
+    assert cells[1e-3, "thrice"]["line"].value == 12.5
     assert cells[1e-2, "thrice"]["line"].value == -12.5 and cells[1e-2, "thrice"]["kl_share"] == 0.02
     assert cells[1.0, "once"]["line"] is None and cells[1.0, "once"]["score"] == 25.0
     text = comparisons.signs(designs.map_panels(list(cells.values())))
     assert "above zero in 1 of 2 cases" in text
-    assert designs.kl_map(rows[3:], 1e-3, 1, 50) == []
+    assert designs.kl_map(rows[5:], 1, 50) == []
 
 
 def test_a_control_is_measured_from_its_own_start_in_both_readings():
