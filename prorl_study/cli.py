@@ -217,6 +217,11 @@ def parser(command: str = "") -> argparse.ArgumentParser:
         from prorl_study import any_model
 
         any_model.add_arguments(evaluate)
+    again = commands.add_parser("reevaluate", help="the published checkpoints on the paper's benchmarks")
+    if command == "reevaluate":
+        from prorl_study import reevaluate
+
+        reevaluate.add_arguments(again)
     commands.add_parser("power", help="the smallest differences that the planned sizes can detect, per claim")
     evidence = commands.add_parser("evidence", help="do one run of the long experiments")
     evidence.add_argument("run", help="its name, as in `prorl-study evidence list`, or base-NAME")
@@ -254,6 +259,10 @@ def execute(arguments: argparse.Namespace) -> None:
         from prorl_study import any_model
 
         print(any_model.run(arguments))
+    elif arguments.command == "reevaluate":
+        from prorl_study import reevaluate
+
+        print(reevaluate.command(arguments))
     elif arguments.command == "power":
         from prorl_study import power
 
