@@ -157,9 +157,15 @@ def files() -> dict[str, list[dict[str, Any]]]:
             olympiad("Prove it.", None),
         ],
         "evalplus/humanevalplus/data/test-00000-of-00001-5973903632b82d40.parquet": [
-            humaneval("add", 'def add(a, b):\n    """Sum."""\n', "    return a + b\n", "(1, 2) == 3"),
-            humaneval("neg", 'def neg(a):\n    """Minus."""\n', "    return -a\n", "(4) == -4"),
-            humaneval("none", "def none(a):\n", "    return a\n", "(4) == 4") | {"test": None},
+            humaneval(
+                "add",
+                'def add(a, b):\n    """Sum."""\n',
+                "    return a + b\n",
+                "[[1, 2], [0.1, 0.2]]",
+                "[3, 0.3]",
+            ),
+            humaneval("neg", 'def neg(a):\n    """Minus."""\n', "    return -a\n", "[[4], [0], [-1.5]]", "[-4, 0, 1.5]"),
+            humaneval("none", "def none(a):\n", "    return a\n", "[[4]]", "[4]") | {"test": None},
         ],
         "livecodebench/code_generation_lite/test4.jsonl": [
             lcb("Read a number, print its double.", "2024-08-03T00:00:00", [("2\n", "4\n")], "zip"),
@@ -276,13 +282,35 @@ def olympiad(
     }
 
 
-def humaneval(name: str, prompt: str, solution: str, claim: str) -> dict[str, Any]:
+def humaneval(name: str, prompt: str, solution: str, inputs: str, results: str) -> dict[str, Any]:
     return {
         "task_id": f"HumanEval/{name}",
         "prompt": prompt,
         "canonical_solution": solution,
         "entry_point": name,
-        "test": f"def check(candidate):\n    assert candidate{claim}\n",
+        "test": f"""import numpy as np
+
+def is_floats(x) -> bool:
+    if isinstance(x, (list, tuple)) and len(x) > 0:
+        return all(isinstance(i, float) for i in x)
+    return isinstance(x, float) or isinstance(x, np.ndarray)
+
+
+def assertion(out, exp, atol):
+    if atol == 0 and is_floats(exp):
+        atol = 1e-6
+    if out != exp and atol != 0:
+        assert np.allclose(out, exp, rtol=1e-07, atol=atol)
+    else:
+        assert out == exp, f"out: {{out}}, exp: {{exp}}"
+
+
+def check(candidate):
+    inputs = {inputs}
+    results = {results}
+    for i, (inp, exp) in enumerate(zip(inputs, results)):
+        assertion(candidate(*inp), exp, 0)
+""",
     }
 
 

@@ -43,7 +43,7 @@ def listing() -> pd.DataFrame:
                     "domain": source.domain,
                     "from": f"{source.repo}@{pin}" if source.repo else "reasoning-gym",
                     "problems": source.expected or "-",
-                    "licence": source.licence,
+                    "licence": f"{source.licence}; gated" if source.gated else source.licence,
                 }
             )
     return pd.DataFrame(rows)
