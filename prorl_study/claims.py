@@ -301,7 +301,9 @@ def judge_claims(
             "value": value,
             "ci_low": low,
             "ci_high": high,
-            "p_adjusted": None if outcome.p is None else round(float(adjusted[claim.id]), 6),
+            "p_adjusted": None
+            if outcome.p is None or claim.id not in adjusted  # an estimate has its interval alone
+            else round(float(adjusted[claim.id]), 6),
             "n_problems": outcome.n_problems,
             "n_seeds": outcome.n_seeds,
             "detail": outcome.detail,

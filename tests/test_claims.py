@@ -238,6 +238,17 @@ def test_primary_claims_are_corrected_together_and_count_what_has_not_run():
     assert [row["verdict"] for row in primary if row["id"] != "gain-overall"] == ["not run"] * 4
 
 
+def test_an_estimate_that_has_a_p_value_is_judged_by_its_interval_alone():
+    tested = measures.Outcome(Interval(5.0, 3.0, 7.0), n_problems=100, n_seeds=5, p=0.01)
+    judged = [
+        replace(claim, compute=lambda results, aim: tested) if claim.id == "dynamic-sampling" else claim
+        for claim in claims.CLAIMS
+    ]
+    rows = {row["id"]: row for row in claims.judge_claims(results(), FIXED, judged)}
+    assert rows["dynamic-sampling"]["p_adjusted"] is None
+    assert rows["dynamic-sampling"]["verdict"] == "seen here"
+
+
 def test_a_claim_without_its_entry_in_params_is_named():
     with pytest.raises(StudyError, match="params.yaml, claims: entropy"):
         claims.judge_claims(results(), {name: test for name, test in FIXED.items() if name != "entropy"})
