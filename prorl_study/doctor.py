@@ -18,14 +18,15 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from prorl_study.errors import StudyError
 from prorl_study.paths import project_root
+from prorl_study.preflight import BELOW, LOWEST, MEMORY_GB
 
 PACKAGE = "prorl-study"
 TOGETHER = ("torch", "transformers", "trl", "datasets", "accelerate")
 """Packages whose releases must fit each other."""
 HUB = "https://huggingface.co"
 HUB_SECONDS = 5.0
-MEMORY_GB, DISK_GB = 4.0, 5.0
-"""What the default study takes, with some room."""
+DISK_GB = 5.0
+"""What the default study takes once it is installed, with some room."""
 CARD_GB = 24.0
 """Card memory from which the small GPU profile is worth a try."""
 
@@ -69,7 +70,7 @@ def report(findings: list[Finding]) -> str:
 
 def python() -> list[Finding]:
     text = ".".join(map(str, sys.version_info[:3]))
-    if (3, 11) <= sys.version_info[:2] < (3, 15):
+    if LOWEST <= sys.version_info[:2] < BELOW:
         return [Finding("python", "ok", text)]
     return [Finding("python", "missing", text, "make setup PYTHON=python3.12")]
 
@@ -134,7 +135,7 @@ def memory() -> list[Finding]:
     text = f"{total:.1f} GB, {len(os.sched_getaffinity(0))} cores"
     if total >= MEMORY_GB - 0.5:  # a machine sold with 4 GB reports less
         return [Finding("memory", "ok", text)]
-    return [Finding("memory", "missing", text, f"a machine with {MEMORY_GB:.0f} GB")]
+    return [Finding("memory", "missing", text, f"a machine with {MEMORY_GB} GB")]
 
 
 def disk() -> list[Finding]:

@@ -24,6 +24,7 @@ from typing import Any
 
 from prorl_study.errors import StudyError
 from prorl_study.files import digests, read_log, write_json
+from prorl_study.launcher import run_module
 from prorl_study.model_source import first_line
 from prorl_study.params import SegmentParams, TrainParams, load
 from prorl_study.paths import project_root
@@ -42,6 +43,7 @@ ARCHITECTURE = {
 }
 """Of DeepSeek-R1-Distill-Qwen-1.5B, from its config.json."""
 
+MODULE = "prorl_study.gpu_check"
 OUT = "results/gpu_check.json"
 SEED = 1
 MATMUL_TRIES = 10
@@ -404,15 +406,14 @@ def segments(folder: Path, sizes: Sizes) -> dict[str, Any]:
 
 
 def _run(configuration: Path) -> None:
-    done = subprocess.run(_command(configuration), env=_environment(), capture_output=True, text=True)
-    if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()[-8:]
-        raise StudyError(f"training {configuration.stem} failed: {' / '.join(words)}")
+    run_module(MODULE, [str(configuration)], configuration.with_suffix(".log"))
 
 
 def _kill_after_checkpoint(configuration: Path, checkpoints: Path) -> None:
     child = subprocess.Popen(
-        _command(configuration), env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", MODULE, str(configuration)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + STARTING_SECONDS
     while child.poll() is None and time.monotonic() < deadline:
@@ -436,20 +437,12 @@ def _weights(folder: Path) -> dict[str, str]:
     return digests(folder, ["*.safetensors"])
 
 
-def _command(configuration: Path) -> list[str]:
-    return [sys.executable, "-m", "prorl_study.gpu_check", str(configuration)]
-
-
-def _environment() -> dict[str, str]:
-    # cuBLAS repeats its sums to the bit with a workspace of fixed size only
-    return os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-
-
 def _train_deterministically(configuration: Path) -> None:
     import torch
 
     from prorl_study.segments import SegmentConfig, train_segment
 
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS does not repeat its sums to the bit
     torch.use_deterministic_algorithms(True, warn_only=True)
     train_segment(SegmentConfig.read(configuration))
 

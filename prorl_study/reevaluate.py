@@ -21,7 +21,6 @@ from prorl_study import any_model, hub
 from prorl_study.errors import StudyError
 from prorl_study.files import write_json
 from prorl_study.paper import load_paper
-from prorl_study.problem_source import first_of_each_domain
 
 PAPER_NAMES = {
     "aime24": "aime_2024",
@@ -157,11 +156,9 @@ def _readable(
 ) -> Iterator[tuple[str, list[Any]]]:
     for name in benchmarks:
         try:
-            problems = hub.read(hub.BENCHMARKS[name]).problems
+            yield name, hub.read(hub.BENCHMARKS[name], limit).problems
         except StudyError as error:
             tell(f"left out: {error}")
-            continue
-        yield name, problems if limit is None else first_of_each_domain(problems, limit)
 
 
 def compare(checkpoint: str, benchmark: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -164,7 +164,13 @@ def files() -> dict[str, list[dict[str, Any]]]:
                 "[[1, 2], [0.1, 0.2]]",
                 "[3, 0.3]",
             ),
-            humaneval("neg", 'def neg(a):\n    """Minus."""\n', "    return -a\n", "[[4], [0], [-1.5]]", "[-4, 0, 1.5]"),
+            humaneval(
+                "neg",
+                'def neg(a):\n    """Minus."""\n',
+                "    return -a\n",
+                "[[4], [0], [-1.5]]",
+                "[-4, 0, 1.5]",
+            ),
             humaneval("none", "def none(a):\n", "    return a\n", "[[4]]", "[4]") | {"test": None},
         ],
         "livecodebench/code_generation_lite/test4.jsonl": [

@@ -102,11 +102,11 @@ def test_a_gold_that_fails_and_a_solution_that_disagrees_are_taken_out(pool, tmp
 
     def item(number: int, answer: str, *others: str) -> Item:
         made = stem.scp({"problem": f"How many, {number}?", "solution": f"\\boxed{{{answer}}}"})
-        boxes = tuple(stem.boxed(other) for other in others)
+        boxes = tuple(sources.boxed(other) for other in others)
         return replace(made, problem=replace(made.problem, id=f"scp116k-{number}"), others=boxes)
 
     right, disagreed = item(0, "3 kg", "3.0 kg"), item(1, "3 kg", "4 kg")
-    wrong = replace(item(2, "5 kg"), gold=stem.boxed("6 kg"))
+    wrong = replace(item(2, "5 kg"), gold=sources.boxed("6 kg"))
     opened = []
 
     def open_pool():

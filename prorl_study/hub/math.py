@@ -6,23 +6,19 @@ problems with figures, and answers longer than its judge takes.
 
 from __future__ import annotations
 
-from typing import Any
-
 from prorl_study.domains import Problem
 from prorl_study.domains.math import MAX_ANSWER_CHARS, last_boxed
-from prorl_study.hub.sources import Drop, Item, Row, Source, text_of, user
+from prorl_study.hub.sources import Drop, Item, Row, Source, boxed, text_of, user
 
 SUFFIX = "\nLet's think step by step and output the final answer within \\boxed{}."
 
 
-def item(question: str, answer: str, checks: dict[str, Any] | None = None) -> Item:
+def item(question: str, answer: str) -> Item:
     """A math problem; its gold completion is its own answer in a box. Raises Drop."""
     if len(answer) > MAX_ANSWER_CHARS:
         raise Drop("answer too long to compare")
-    problem = Problem(
-        domain="math", task="hub", prompt=user(question + SUFFIX), answer=answer, checks=checks or {}
-    )
-    return Item(problem, f"</think>\\boxed{{{answer}}}")
+    problem = Problem(domain="math", task="hub", prompt=user(question + SUFFIX), answer=answer)
+    return Item(problem, boxed(answer))
 
 
 def _unboxed(answer: str) -> str:
@@ -42,10 +38,10 @@ def minerva(row: Row) -> Item:
     """Minerva's answer stands in its solution's box where the row has no `answer`."""
     if row.get("answer") is not None:
         return item(text_of(row, "question"), _unboxed(text_of(row, "answer")))
-    boxed = last_boxed(text_of(row, "solution"))
-    if not boxed:
+    found = last_boxed(text_of(row, "solution"))
+    if not found:
         raise Drop("no boxed answer in the solution")
-    return item(text_of(row, "problem"), boxed)
+    return item(text_of(row, "problem"), found)
 
 
 def olympiad(row: Row) -> Item:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from prorl_study.domains import Problem
 from prorl_study.hub import code, math, stem
 from prorl_study.judges import reasoning_gym
+from prorl_study.problems import prompt_text
 
 WORDS = 13
 """Length of an n-gram (GPT-3, 2005.14165, App. C, and many since)."""
@@ -38,7 +39,7 @@ class Match:
 
 def words(problem: Problem) -> tuple[str, ...]:
     """The words and numbers of a prompt, lower case, without signs and without what is `OURS`."""
-    text = "\n".join(message["content"] for message in problem.prompt)
+    text = prompt_text(problem)
     for part in OURS:
         text = text.replace(part, "\n")
     return tuple(match.group().lower() for match in _WORD.finditer(text))

@@ -19,6 +19,7 @@ from typing import Any
 from prorl_study.domains import Problem
 from prorl_study.errors import StudyError
 from prorl_study.model_source import COMMIT, first_line
+from prorl_study.problems import prompt_text
 
 MIRROR = "PRORL_HUB_MIRROR"
 Row = Mapping[str, Any]
@@ -98,7 +99,7 @@ def read(source: Source, limit: int | None = None) -> Read:
         found.rows += 1
         try:
             item = source.map(row)
-            text = "\n".join(message["content"] for message in item.problem.prompt)
+            text = prompt_text(item.problem)
             if text in seen:
                 raise Drop("same prompt as an earlier row")
         except Drop as reason:
@@ -225,6 +226,11 @@ def json_of(row: Row, column: str) -> Any:
         return json.loads(value)
     except ValueError:
         raise Drop(f"{column} is no JSON") from None
+
+
+def boxed(answer: str) -> str:
+    """A completion that ends in this answer."""
+    return f"</think>\\boxed{{{answer}}}"
 
 
 def user(text: str) -> list[dict[str, str]]:

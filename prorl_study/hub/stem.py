@@ -15,9 +15,9 @@ from random import Random
 
 from prorl_study.domains import Problem
 from prorl_study.domains.math import last_boxed
-from prorl_study.hub.sources import Drop, Item, Row, Source, text_of, user
+from prorl_study.hub.math import SUFFIX
+from prorl_study.hub.sources import Drop, Item, Row, Source, boxed, text_of, user
 
-SUFFIX = "\nLet's think step by step and output the final answer within \\boxed{}."
 LETTER_SUFFIX = "\nLet's think step by step and output the letter of the right option within \\boxed{}."
 LONGEST_ANSWER = 60
 """Characters; longer ones are sentences, which cannot be compared."""
@@ -42,10 +42,6 @@ def final_answer(solution: str) -> str:
     if len(found) > LONGEST_ANSWER:
         raise Drop("final answer too long to compare")
     return found
-
-
-def boxed(answer: str) -> str:
-    return f"</think>\\boxed{{{answer}}}"
 
 
 def scp(row: Row) -> Item:
