@@ -92,6 +92,11 @@ def _of(rows: Sequence[Row], *names: str) -> list[Row]:
     return [row for row in rows if row["experiment"] in names]
 
 
+def _and_added(known: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """The `known` arms, then by name those of `rows` beside them and prorl: arms that were added as data."""
+    return [*known, *sorted({row["arm"] for row in rows} - {"prorl", *known})]
+
+
 def from_main(rows: Sequence[Row]) -> list[Row]:
     """Runs on the main base that do not start from a trained model."""
     return [row for row in rows if row["base"] == "main" and not row["branched"]]
@@ -112,7 +117,7 @@ def _gain(row: Row, kind: str = "strict", domains: Sequence[str] | None = None) 
 
 def laptop(rows: Sequence[Row], seed: int, resamples: int) -> list[Panel]:
     """prorl minus each other arm of the default study; one seed, so intervals over problems."""
-    compared = [(f"minus {arm}", last_ends(pairs(rows, "prorl", arm))) for arm in LAPTOP]
+    compared = [(f"minus {arm}", last_ends(pairs(rows, "prorl", arm))) for arm in _and_added(LAPTOP, rows)]
     lines = [line for name, ends in compared for line in over_problems(name, ends, seed, resamples)]
     return present([Panel("Strict score, prorl minus another arm", "points", PROBLEMS, lines)])
 
@@ -210,9 +215,10 @@ def _against(rows: Sequence[Row], compared: Sequence[tuple[str, str, str]], titl
 
 def parts(rows: Sequence[Row]) -> list[Panel]:
     """prorl minus the arm that lacks one part of it."""
+    runs = from_main(rows)
     return _against(
-        from_main(rows),
-        [(f"minus {arm}", "prorl", arm) for arm in PARTS],
+        runs,
+        [(f"minus {arm}", "prorl", arm) for arm in _and_added(PARTS, _of(runs, "parts"))],
         "prorl minus an arm that lacks one part",
     )
 
@@ -251,12 +257,11 @@ def controls(rows: Sequence[Row]) -> list[Panel]:
     """What each control, and prorl beside them, gains over its own start, strict and after lenient
     re-extraction; none until a control has run."""
     runs, panels = from_main(rows), []
-    if not any(row["arm"] in CONTROLS for row in runs):
+    arms = _and_added(CONTROLS, _of(runs, "controls"))
+    if not any(row["arm"] in arms for row in runs):
         return []
     for kind in ("strict", "lenient"):
-        gains = [
-            (arm, [_gain(row, kind) for row in runs if row["arm"] == arm]) for arm in ("prorl", *CONTROLS)
-        ]
+        gains = [(arm, [_gain(row, kind) for row in runs if row["arm"] == arm]) for arm in ("prorl", *arms)]
         lines = [line for arm, found in gains for line in over_seeds(arm, found)]
         panels.append(Panel(f"Gain over the start, {kind}", "points", SEEDS, lines))
     return panels

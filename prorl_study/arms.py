@@ -16,16 +16,18 @@ import pandas as pd
 
 from prorl_study.errors import StudyError
 from prorl_study.experiments import ARM_KEYS, SEGMENT_KEYS, RunPlan, recipe
-from prorl_study.params import ArmsParams, SegmentParams, TrainParams, build
+from prorl_study.params import ArmsParams, EngineParams, SegmentParams, TrainParams, build
 from prorl_study.paths import Workspace
 
 if TYPE_CHECKING:
     from prorl_study.sampling import Sampler
 
+PLAIN = EngineParams()
 EXPERIMENT = "laptop"
 """What the rows say that they belong to."""
 AT_ONCE = 2
-"""Runs of one thread beside each other: more is done so than by one run of two threads."""
+"""Runs of one thread beside each other: more is done so than by one run of two threads. Where the engine is
+not the plain one, a card's say, one at a time."""
 
 
 def plans(train: TrainParams, chain: Sequence[SegmentParams], arms: ArmsParams, seed: int) -> list[RunPlan]:
@@ -81,6 +83,7 @@ def run_all(
     isolation: str,
     seed: int,
     ws: Workspace,
+    engine: EngineParams = PLAIN,
 ) -> list[dict[str, Any]]:
     """Train and judge every arm, `AT_ONCE` beside each other, in processes of their own; returns the rows.
 
@@ -95,13 +98,15 @@ def run_all(
         out, done = ws.results / "arms" / f"{plan.name}.json", trained(plan, train, chain, ws)
         for name, (model, *_) in done.items():
             ws.require(Path(model), f"train@{name}")
-        configs.append(runs.prepare(plan, base, out, ws, sampler, isolation, trained=done))
+        others = {"trained": done, "engine": engine}
+        configs.append(runs.prepare(plan, base, out, ws, sampler, isolation, **others))
     configs.sort(key=lambda config: len(config.trained))  # the longest first
     logs = [[log for log in c.logs() if log.parent.name not in c.trained] for c in configs]
     left = sum(s.tokens for c in configs for s in c.plan.segments if s.segment not in c.trained)
     bar = progress.ChainsProgress(logs, left, "arms")
     jobs = [([config.file()], Path(config.work) / "run.log") for config in configs]
-    launcher.run_modules("prorl_study.runs", jobs, AT_ONCE, bar)
+    at_once = AT_ONCE if engine == PLAIN else 1
+    launcher.run_modules("prorl_study.runs", jobs, at_once, bar)
     bar.close()
     return [json.loads(Path(config.out).read_text()) for config in configs]
 

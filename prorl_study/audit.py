@@ -150,9 +150,12 @@ def reaches_for_the_judge(code: str) -> bool:
 
 
 def _programs(full: pd.DataFrame, check: Callable[[str, str], bool]) -> list[bool]:
-    """`check(problem, code)` for rows of domain code, False for others."""
+    """`check(problem, code)` for rows of domains whose answers are programs, False for others."""
     rows = zip(full.domain, full.problem, full.answer, strict=True)
-    return [d == "code" and isinstance(code, str) and check(problem, code) for d, problem, code in rows]
+    return [
+        DOMAINS[name].runs_code and isinstance(code, str) and check(problem, code)
+        for name, problem, code in rows
+    ]
 
 
 RULES: dict[str, Rule] = {

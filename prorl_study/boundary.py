@@ -33,8 +33,8 @@ from prorl_study.statistics import (
     wilson,
 )
 
-PARTIAL_DOMAINS = ("code", "logic", "instruction")
-"""Where a sample can score above zero without being right."""
+PARTIAL_DOMAINS = tuple(name for name, domain in DOMAINS.items() if domain.graded or domain.runs_code)
+"""Where a sample can score above zero without being right: by a graded score, or with a part of the tests."""
 MARGIN = 0.05
 """Differences of pass@k below this (5 points) count as none; part of the rule of `regime`."""
 FEW = 16

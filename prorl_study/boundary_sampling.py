@@ -68,21 +68,27 @@ def sample_counts(
     seed: int,
     pool: Any,
     finished: Pieces,
+    engine: str,
 ) -> pd.DataFrame:
     """One row per problem (see `deep_sampling.tally`) of `n` samples of one model at one temperature.
 
     Works in pieces of `PIECE` problems, kept in `finished` under a hash of model, problems, sampler, seed and
     judging code: after a kill the next call goes on behind the last finished piece.
     """
-    from prorl_study import deep_sampling, sampling  # here, so that recomputing results needs no torch
+    from prorl_study import deep_sampling, samplers  # here, so that recomputing results needs no torch
+    from prorl_study.sampling import Sampler
 
-    sampler = sampling.Sampler(temperature, settings.top_p, settings.max_tokens, settings.batch_tokens)
-    code = code_digests(*VERDICT_CODE, "sampling.py", "deep_sampling.py", "rollout.py")
+    sampler = Sampler(temperature, settings.top_p, settings.max_tokens, settings.batch_tokens)
+    code = code_digests(*VERDICT_CODE, "deep_sampling.py", *samplers.CODE[engine])
     identity = [digests(Path(model_path)), code, sampler, n, seed]
 
     def draw(loaded: Any, piece: Sequence[Problem]) -> pd.DataFrame:
         rng = named_rng(seed, "boundary", name, f"{temperature:g}", *(p.id for p in piece))
-        draws = deep_sampling.sample_distinct(*loaded, piece, n, sampler, rng)
+        if engine == "transformers":
+            draws = deep_sampling.sample_distinct(loaded.model, loaded.tokenizer, piece, n, sampler, rng)
+        else:  # which shares the prompt's work among its samples by itself
+            own_seed = int(rng.integers(2**31))
+            draws = deep_sampling.in_order(samplers.sample(loaded, piece, n, sampler, own_seed))
         table = pd.DataFrame(deep_sampling.tally(piece, draws, pool))
         table.insert(0, "model", name)
         table.insert(1, "temperature", temperature)
@@ -123,15 +129,16 @@ def measure(
     per_split: int,
     seed: int,
     pool: Any,
+    engine: str = "transformers",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Sample and judge all models; returns counts per problem and the rows that chose the temperatures.
 
     Counts have a row per (model, setting, problem); a model whose best temperature is the shared one has the
     same samples in both settings. Validation counts come from `results/counts` where the benchmarks have
-    them and are sampled here (`settings.samples` each) where not. Raises StudyError where a model, a split or
+    them and are sampled here (`settings.samples` each) where not. `engine` is what samples. Raises StudyError where a model, a split or
     those counts are missing.
     """
-    from prorl_study import sampling  # here, so that recomputing results needs no torch
+    from prorl_study import samplers  # here, so that recomputing results needs no torch
 
     if samples < 4:
         raise StudyError(f"boundary_samples={samples} must be at least 4; change it in params.yaml.")
@@ -147,19 +154,20 @@ def measure(
     counts = []
     for name in names:
         path = ws.require(ws.model(name), "base_model" if name == "base" else "train")
-        finished = Pieces(ws.work / "boundary" / name, sampling.load, path)
+        finished = Pieces(ws.work / "boundary" / name, samplers.load, engine, path)
         for t in candidates:
             if t not in set(known[known.model == name].temperature):
                 table = sample_counts(
-                    name, path, validation, t, settings.samples, settings, seed, pool, finished
+                    name, path, validation, t, settings.samples, settings, seed, pool, finished, engine
                 )
                 temperatures.append(temperature_rows(table))
         best = best_temperature(pd.concat(temperatures), name, settings.eval_temperature)
         for setting, t in ((SHARED, settings.eval_temperature), (BEST, best)):
-            table = sample_counts(name, path, chosen, t, samples, settings, seed, pool, finished)
+            table = sample_counts(name, path, chosen, t, samples, settings, seed, pool, finished, engine)
             table.insert(1, "setting", setting)
             counts.append(table)
         finished.remove_stale()
+        finished.free(samplers.close)
     rows = pd.concat(temperatures).sort_values(["model", "temperature", "domain"], ignore_index=True)
     return pd.concat(counts, ignore_index=True), rows
 

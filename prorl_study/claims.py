@@ -19,19 +19,20 @@ from functools import partial
 from typing import Any
 
 from prorl_study import arm_measures, measures
+from prorl_study.domain_claims import for_all_domains
+from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
 from prorl_study.measures import Aim, Outcome, Results
 from prorl_study.paper import load_paper
 from prorl_study.params import ClaimParams
 from prorl_study.statistics import Interval, holm, wording
 
-NAMES = {
-    "math": "math",
-    "code": "code",
+NAMES = {name: name.replace("_", " ") for name in DOMAINS} | {
     "stem": "STEM",
     "logic": "logic puzzles",
     "instruction": "instruction following",
 }
+"""How a statement calls each domain."""
 ERROR_RATE = 0.05
 """Of all primary claims together, and of each estimate by itself."""
 
@@ -93,7 +94,7 @@ def _claims() -> list[Claim]:
                 statement.format(name=name),
                 source,
                 f"+{paper[domain]['section3']} points ({paper[domain]['measure']})"
-                if prefix == "gain"
+                if prefix == "gain" and domain in paper
                 else None,
                 partial(compute, domain=domain),
             )
@@ -106,7 +107,7 @@ def _claims() -> list[Claim]:
             "gain-overall",
             "Prolonged RL on several domains gains over the best that decoding gets out of the base.",
             "2505.24864, section 3",
-            ", ".join(f"{domain} +{paper[domain]['section3']}" for domain in NAMES)
+            ", ".join(f"{domain} +{paper[domain]['section3']}" for domain in paper)
             + " points over the sampled base",
             measures.gain_overall,
         ),
@@ -266,8 +267,10 @@ def judge_claims(
 ) -> list[dict[str, Any]]:
     """One JSON-plain row per claim with its verdict, primary claims first; numbers in the claim's unit.
 
-    `tests` is the section `claims` of params.yaml. Raises StudyError where it lacks a claim or has another.
+    `tests` is the section `claims` of params.yaml; what it need not name, `domain_claims` says. Raises
+    StudyError where it lacks a claim or has another.
     """
+    tests = for_all_domains(tests)
     unknown = sorted(set(tests) ^ {claim.id for claim in claims})
     if unknown:
         raise StudyError(

@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -43,15 +44,17 @@ def run_stage(
     from prorl_study.provenance import run_card
 
     stage, root, ws = find_stage(name), project_root(), Workspace.open(workspace)
-    notebook = root / "notebooks" / stage.notebook
-    offered = stage_values(name, params.load(root / "params.yaml"), segment) | {"workspace": workspace}
+    study = params.load(root / "params.yaml")
+    chosen_notebook = stage.notebook if defaults else stage.notebook_for(study.origin)
+    notebook = root / "notebooks" / chosen_notebook
+    offered = stage_values(name, study, segment) | {"workspace": workspace}
     declared = reporting.declared_parameters(notebook)
     if defaults:
         chosen = {key: offered[key] for key in ("workspace", "segment", "previous") if key in offered}
     else:
-        chosen = choose_parameters(f"notebooks/{stage.notebook}", declared, offered)
+        chosen = choose_parameters(f"notebooks/{chosen_notebook}", declared, offered)
     page = stage.page(segment)
-    origin = f"Made by notebooks/{stage.notebook}, stage {name}{f'@{segment}' if segment else ''}."
+    origin = f"Made by notebooks/{chosen_notebook}, stage {name}{f'@{segment}' if segment else ''}."
     with run_card(f"{name}_{segment}" if segment else name, ws.results, root / "params.yaml"):
         reporting.run_notebook(
             notebook,
@@ -60,6 +63,7 @@ def run_stage(
             ws.runs,
             title_of(notebook) + (f", segment {segment}" if segment else ""),
             origin,
+            online=chosen_notebook == stage.elsewhere,
         )
 
 
@@ -74,50 +78,97 @@ def title_of(notebook: Path) -> str:
     raise StudyError(f"{notebook.name} has no heading; start its first text cell with `# Title`.")
 
 
-def switch_profile(name: str, root: Path) -> list[str]:
-    """Merge `conf/profiles/<name>.yaml` into `params.yaml`; one line `key: old -> new` per change.
+WHOLE = ("arms.arms",)
+"""Mappings that a profile replaces: merged, the arms that it leaves out would stay."""
 
-    Comments stay. Raises StudyError for an unknown profile and for one that makes invalid parameters;
-    `params.yaml` is then as it was.
+
+def switch_profile(name: str, root: Path) -> list[str]:
+    """Make `params.yaml` that of `conf/profiles/<name>.yaml`; one line `key: old -> new` per change.
+
+    Comments stay, and so does every key that no profile names; what another profile had changed does not.
+    Raises StudyError for an unknown profile and for one that makes invalid parameters; `params.yaml` is then
+    as it was.
     """
+    target, fresh = root / "params.yaml", root / "params.yaml.new"
+    yaml, current, profile = _with_profile(name, root)
+    try:
+        yaml.dump(profile, fresh)
+        params.load(fresh)
+        fresh.replace(target)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return list(_changes(current, profile))
+
+
+def of_profile(name: str, root: Path) -> params.Params:
+    """The parameters that `switch_profile` would leave. Raises StudyError as it does."""
+    yaml, _, profile = _with_profile(name, root)
+    with tempfile.TemporaryDirectory() as folder:
+        yaml.dump(profile, Path(folder) / "params.yaml")
+        return params.load(Path(folder) / "params.yaml")
+
+
+def _with_profile(name: str, root: Path) -> tuple[YAML, Any, Any]:
+    """A YAML writer, `params.yaml` as it is, and with laptop and then `name` merged into it: laptop names
+    every key that some profile changes, so that nothing of the profile before is left."""
     folder = root / "conf" / "profiles"
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in known:
         raise StudyError(f"no such profile: {name}; conf/profiles has {', '.join(known)}.")
     yaml = YAML()
     yaml.width = 4096  # never wrap a line that somebody wrote in one
-    target = root / "params.yaml"
-    current, profile = yaml.load(target), yaml.load(folder / f"{name}.yaml")
-    changes = list(_merge(current, profile, ""))
-    fresh = root / "params.yaml.new"
-    try:
-        yaml.dump(current, fresh)
-        params.load(fresh)
-        fresh.replace(target)
-    finally:
-        fresh.unlink(missing_ok=True)
-    return changes
+    current, merged = (yaml.load(root / "params.yaml") for _ in range(2))
+    for part in dict.fromkeys(("laptop", name)):
+        _merge(merged, yaml.load(folder / f"{part}.yaml"))
+    return yaml, current, merged
 
 
-def _merge(into: Any, values: Mapping[str, Any], where: str) -> Iterator[str]:
+def _merge(into: Any, values: Mapping[str, Any], where: str = "") -> None:
     for key, new in values.items():
         old = into.get(key, MISSING)
-        if isinstance(new, Mapping) and isinstance(old, Mapping):
-            yield from _merge(old, new, f"{where}{key}.")
+        if _both_merge(old, new, f"{where}{key}"):
+            _merge(old, new, f"{where}{key}.")
         elif old != new or type(old) is not type(new):
             into[key] = new
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    for key, new in after.items():
+        old = before.get(key, MISSING)
+        if _both_merge(old, new, f"{where}{key}"):
+            yield from _changes(old, new, f"{where}{key}.")
+        elif old != new or type(old) is not type(new):
             yield f"{where}{key}: {old} -> {new}"
 
 
-def plan(root: Path) -> str:
-    """The stages with time and peak memory of their last run, as far as run cards know."""
+def _both_merge(old: Any, new: Any, place: str) -> bool:
+    return place not in WHOLE and isinstance(old, Mapping) and isinstance(new, Mapping)
+
+
+def plan(root: Path, profile: str | None = None, rate: float | None = None) -> str:
+    """The stages with time and peak memory of their last run, as far as run cards know, and below what they
+    cost by arithmetic: where the base comes from elsewhere, and where no run card is there.
+
+    Of a `profile` that is named only the latter, since the run cards are of other parameters. `rate` is
+    answer tokens a second and card. Raises StudyError as `of_profile` does.
+    """
+    from prorl_study import planning
+
+    study = of_profile(profile, root) if profile else params.load(root / "params.yaml")
+    measured = "" if profile else _last_runs(root, study)
+    if measured and not study.origin.base and any((root / "results" / "run_cards").glob("*.json")):
+        return measured
+    parts = [measured, planning.report(study, root / "results" / "gpu_check.json", rate)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _last_runs(root: Path, study: params.Params) -> str:
     from prorl_study.provenance import read_cards
 
-    cards = {card["stage"]: card for card in read_cards(root / "results")}
-    segments = params.load(root / "params.yaml").segments
-    names = []
+    cards, names = {card["stage"]: card for card in read_cards(root / "results")}, []
     for name, stage in STAGES.items():
-        names += [f"{name}_{segment}" for segment in segments] if "segment" in stage.sections else [name]
+        each = [f"{name}_{segment}" for segment in study.segments]
+        names += each if "segment" in stage.sections else [name]
     lines = [f"{'stage':<16}{'seconds':>10}{'peak MB':>10}  last run"]
     for name in names:
         card = cards.get(name)
@@ -234,7 +285,9 @@ def parser(command: str = "") -> argparse.ArgumentParser:
     sets.add_argument("--out", type=Path, default=Path("artifacts/hub"), help="(default: artifacts/hub)")
     sets.add_argument("--workers", type=int, default=2, help="pairs of processes that judge the golds")
     commands.add_parser("index", help="write reports/index.html")
-    commands.add_parser("plan", help="the stages with their last measured time and memory")
+    planned = commands.add_parser("plan", help="what the stages took last time, and what they cost")
+    planned.add_argument("--profile", metavar="NAME", help="of that profile, without switching to it")
+    planned.add_argument("--rate", type=float, help="answer tokens a second and card, where you know it")
     commands.add_parser("doctor", help="what this machine lacks, and the command that mends it")
     commands.add_parser("snapshot", help="generate the problems that data.dvc tracks into data/")
     return top
@@ -289,7 +342,7 @@ def execute(arguments: argparse.Namespace) -> None:
 
         print(f"open {write_index(Workspace.open())}")
     elif arguments.command == "plan":
-        print(plan(project_root()))
+        print(plan(project_root(), arguments.profile, arguments.rate))
     elif arguments.command == "doctor":
         from prorl_study import doctor
 

@@ -152,6 +152,15 @@ def _draws(
     return Draws(distinct, rng.permutation(np.repeat(np.arange(len(found)), [copies for _, copies in found])))
 
 
+def in_order(samples: Sequence[Sequence[Sample]]) -> list[Draws]:
+    """Samples that were drawn one by one, `[problem][sample]`, as draws."""
+    found = []
+    for drawn in samples:
+        places = {one: place for place, one in enumerate(dict.fromkeys(drawn))}
+        found.append(Draws(list(places), np.array([places[one] for one in drawn])))
+    return found
+
+
 def tally(problems: Sequence[Problem], draws: Sequence[Draws], pool: Any) -> list[dict[str, Any]]:
     """One row per problem: how many of its samples are strictly right, and what else the boundary needs.
 

@@ -80,6 +80,7 @@ def evaluate_model(
     samples_dir: Path,
     is_base: bool,
     work_dir: Path,
+    engine: str = "transformers",
 ) -> pd.DataFrame:
     """Sample and judge one model on all splits; writes and returns `samples_dir/<name>.parquet`.
 
@@ -87,15 +88,18 @@ def evaluate_model(
     `hard`) and decoded greedily. The base is also sampled at the other `tuned_temperatures` on validation;
     each domain's test problems are then sampled at the temperature that won there. Finished pieces (one per
     split and setting) lie in `work_dir`, under a hash of model, problems, sampler, seed and judging code:
-    after a kill the next call goes on behind the last finished one.
+    after a kill the next call goes on behind the last finished one. `engine` is what samples, a name in
+    `samplers.CODE`; splits without problems are left out.
     """
-    from prorl_study import sampling  # here, so that recomputing results needs no torch
+    from prorl_study import samplers  # here, so that recomputing results needs no torch
+    from prorl_study.sampling import Sampler
 
-    identity = [digests(Path(model_path)), code_digests(*VERDICT_CODE, "sampling.py", "rollout.py")]
-    finished = Pieces(Path(work_dir) / name, sampling.load, Path(model_path))
+    identity = [digests(Path(model_path)), code_digests(*VERDICT_CODE, *samplers.CODE[engine])]
+    finished = Pieces(Path(work_dir) / name, samplers.load, engine, Path(model_path))
+    problems_by_split = {split: problems for split, problems in problems_by_split.items() if problems}
 
     def piece(split: str, setting: str, problems: Sequence[Problem], temperature: float, n: int):
-        sampler = sampling.Sampler(temperature, settings.top_p, settings.max_tokens, settings.batch_tokens)
+        sampler = Sampler(temperature, settings.top_p, settings.max_tokens, settings.batch_tokens)
         rows = [problem.row() for problem in problems]
         key = fingerprint(identity, split, setting, rows, sampler, n, seed)
         return finished.get(key, draw, split, setting, problems, sampler, n)
@@ -103,7 +107,7 @@ def evaluate_model(
     def draw(loaded: Any, split: str, setting: str, problems: Sequence[Problem], sampler: Any, n: int):
         own_seed = int(fingerprint(seed, name, split, setting), 16) % 2**31
         label = f"{name} {split} {setting}"
-        samples = sampling.sample(*loaded, problems, n, sampler, own_seed, progress=label)
+        samples = samplers.sample(loaded, problems, n, sampler, own_seed, progress=label)
         return judge(problems, samples, pool).assign(
             model=name,
             split=split,
@@ -133,11 +137,17 @@ def evaluate_model(
     samples = pd.concat(frames, ignore_index=True)
     write_parquet(samples, Path(samples_dir) / f"{name}.parquet")
     finished.remove_stale()
+    finished.free(samplers.close)
     return samples
 
 
 def evaluate_models(
-    ws: Workspace, segments: Sequence[str], settings: EvaluationParams, seed: int, pool: Any
+    ws: Workspace,
+    segments: Sequence[str],
+    settings: EvaluationParams,
+    seed: int,
+    pool: Any,
+    engine: str = "transformers",
 ) -> pd.DataFrame:
     """Evaluate the base and the end of every segment on `SPLITS`; returns their counts, models in order.
 
@@ -158,7 +168,16 @@ def evaluate_models(
             continue
         model = ws.require(ws.model(name), "base_model" if name == "base" else "train")
         samples = evaluate_model(
-            name, model, problems, settings, seed, pool, ws.samples, name == "base", ws.work / "samples"
+            name,
+            model,
+            problems,
+            settings,
+            seed,
+            pool,
+            ws.samples,
+            name == "base",
+            ws.work / "samples",
+            engine,
         )
         table = counts(samples, settings.samples)
         tables.append(table.merge(_entropies(model, samples, problems["test"], settings), how="left"))

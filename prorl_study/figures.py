@@ -20,8 +20,18 @@ from IPython.display import HTML, Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-DOMAIN_ORDER = ("math", "code", "stem", "logic", "instruction")
-DOMAIN_COLOURS = dict(zip(DOMAIN_ORDER, sns.color_palette("colorblind", 5).as_hex(), strict=True))
+from prorl_study.domains import DOMAINS
+
+DOMAIN_ORDER = tuple(DOMAINS)
+
+
+def colours(count: int) -> list[str]:
+    """`count` colours in hex that differ: ten for the colour-blind, and others where those do not suffice."""
+    further = sns.color_palette("husl", max(0, count - 10)).as_hex()
+    return [*sns.color_palette("colorblind", 10).as_hex(), *further][:count]
+
+
+DOMAIN_COLOURS = dict(zip(DOMAIN_ORDER, colours(len(DOMAIN_ORDER)), strict=True))
 """Fixed, so that a domain has one colour on every page."""
 MARKERS = "osD^vPX"
 DPI = 110

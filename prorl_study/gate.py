@@ -15,7 +15,8 @@ from prorl_study.benchmarks import benchmark_rows
 from prorl_study.domains.problem import Problem
 from prorl_study.errors import StudyError
 from prorl_study.evaluation import counts, judge
-from prorl_study.sampling import Sampler, sample
+from prorl_study.samplers import Loaded, sample
+from prorl_study.sampling import Sampler
 
 PASS_K, VOTES = 16, 16
 
@@ -30,8 +31,7 @@ def open_ended(problems: Sequence[Problem], per_domain: int) -> list[Problem]:
 
 
 def measure(
-    model,
-    tokenizer,
+    loaded: Loaded,
     problems: Sequence[Problem],
     samples: int,
     sampler: Sampler,
@@ -43,7 +43,7 @@ def measure(
     frames = []
     greedy = Sampler(0.0, 1.0, sampler.max_tokens, sampler.batch_tokens)
     for setting, how, n in (("sampled", sampler, samples), ("greedy", greedy, 1)):
-        drawn = sample(model, tokenizer, problems, n, how, seed, progress=f"base {setting}")
+        drawn = sample(loaded, problems, n, how, seed, progress=f"base {setting}")
         frame = judge(problems, drawn, pool)
         frames.append(frame.assign(model="base", setting=setting, temperature=how.temperature))
     return benchmark_rows(counts(pd.concat(frames, ignore_index=True), VOTES), seed, resamples)

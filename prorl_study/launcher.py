@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,9 +25,24 @@ GRACE_SECONDS = 30
 """How long a trainer may take to save its state after SIGTERM."""
 
 
-def _die_with_parent() -> None:
-    # Runs in the child between fork and exec. Linux only, like the study.
+def die_with_parent() -> None:
+    """Have the kernel send this process SIGTERM when its parent dies. Linux only, like the study."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+PLAIN = (sys.executable, "-m")
+"""Starts a module in one process."""
+
+
+def starting(command: str) -> list[str]:
+    """What stands before a module's name to start it by `command`, such as `accelerate launch --config_file
+    conf/accelerate/ddp_cpu.yaml`; empty: in one process. `accelerate` is that of this Python."""
+    words = shlex.split(command)
+    if not words:
+        return list(PLAIN)
+    if words[0] == "accelerate":
+        words[:1] = [sys.executable, "-m", "accelerate.commands.accelerate_cli"]
+    return [*words, "-m"]
 
 
 def run_module(
@@ -33,11 +50,11 @@ def run_module(
     arguments: Sequence[str],
     log: Path,
     tick: Callable[[], None] = lambda: None,
-    launcher: Sequence[str] = (sys.executable, "-m"),
+    launcher: Sequence[str] = PLAIN,
 ) -> None:
     """Run `python -m module arguments` to its end, calling `tick` twice a second; output goes to `log`.
 
-    `launcher` is what stands before the module: `accelerate launch -m` or `srun` fit too.
+    `launcher` is what stands before the module (see `starting`).
     Raises StudyError with the child's last words when it fails; KeyboardInterrupt passes through after
     the child's process group has been stopped.
     """
@@ -49,7 +66,7 @@ def run_modules(
     jobs: Sequence[tuple[Sequence[str], Path]],
     at_once: int,
     tick: Callable[[], None] = lambda: None,
-    launcher: Sequence[str] = (sys.executable, "-m"),
+    launcher: Sequence[str] = PLAIN,
 ) -> None:
     """`run_module` for several pairs of arguments and log, begun in order, `at_once` beside each other.
 
@@ -90,7 +107,7 @@ def _begin(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
     return child, log, begin
 
@@ -99,7 +116,29 @@ def _last_words(log: Path, begin: int) -> str:
     with log.open("rb") as output:
         output.seek(begin)
         lines = output.read().decode(errors="replace").strip().splitlines()
-    return f"{lines[-1] if lines else 'it printed nothing'} (all of its output: {log})"
+    words = _first_failure(lines) or (lines[-1] if lines else "it printed nothing")
+    return f"{words} (all of its output: {log})"
+
+
+OWN_WORDS = re.compile(r"process \d+: ")
+"""How a sentence begins with which one of several processes gives up."""
+
+
+def _first_failure(lines: Sequence[str]) -> str:
+    """Of several processes under torch's launcher, which ended first, or what one said of it; else empty."""
+    roots = [i for i, line in enumerate(lines) if line.startswith("Root Cause")]
+    if not roots:
+        return ""
+    about = {}
+    for line in lines[roots[-1] :]:
+        name, colon, value = line.partition(":")
+        if colon:
+            about.setdefault(name.strip(), value.strip())
+    rank, code = about.get("rank", "?").split()[0], about.get("exitcode", "?").split()[0]
+    if code.startswith("-"):
+        return f"process {rank} was ended by signal {code[1:]}, and the others with it"
+    said = [line for line in lines if OWN_WORDS.match(line)]
+    return said[0] if said else f"process {rank} ended with code {code}"
 
 
 def _stop_group(child: subprocess.Popen[bytes]) -> None:

@@ -178,10 +178,18 @@ def context_limit(source: Source) -> int | None:
     )
 
 
-def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message.content }}\n{% endfor %}"
+    "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+)
+"""How a question is put to a model that is no chat model: as it stands, a line each."""
+
+
+def load_tokenizer(source: Source, plain: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer, with chat template, end token (see `end_token`) and padding token.
 
-    Raises StudyError where it cannot be read or has no chat template or end token.
+    With `plain` one without a chat template gets `PLAIN_TEMPLATE`. Raises StudyError where it cannot be read
+    or has no end token or, without `plain`, no chat template.
     """
     from transformers import AutoTokenizer
 
@@ -191,6 +199,8 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         raise StudyError(
             f"{source.asked}: its tokenizer cannot be loaded ({first_line(error)}); mend its tokenizer files."
         ) from error
+    if not tokenizer.chat_template and plain:
+        tokenizer.chat_template = PLAIN_TEMPLATE
     if not tokenizer.chat_template:
         raise StudyError(
             f"{source.asked} has no chat template, so it is unknown how a question is put to it; give a chat "

@@ -8,7 +8,7 @@ notebook's parameters cell holds the same names, so `collect` can gather them fr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -272,6 +272,89 @@ class VerificationParams:
 
 
 @dataclass(frozen=True)
+class OriginParams:
+    """Where base model and problems come from; all empty is the embedded study, which needs no network."""
+
+    base: str = ""
+    """Base model: a local folder or a hub id; empty: the embedded model is trained."""
+    revision: str = ""
+    """Its commit on the hub, 40 hex digits; empty for a local folder."""
+    training_sets: list[str] = field(default_factory=list)
+    """Training sets of `prorl-study sources`, one or more per domain; empty: the embedded problems."""
+    benchmark_sets: list[str] = field(default_factory=list)
+    """Benchmarks of `prorl-study sources` that are the test split; `reasoning_gym_ood` is the split `ood`."""
+    hard_sets: list[str] = field(default_factory=list)
+    """Benchmarks that are the split `hard`; without one, claims about it have nothing to say."""
+    hub_limit: int = 0
+    """Problems that are read of each set at most; 0: all of them."""
+
+    def __post_init__(self) -> None:
+        if bool(self.training_sets) != bool(self.benchmark_sets):
+            raise StudyError(
+                f"origin: training_sets={self.training_sets} and benchmark_sets={self.benchmark_sets} must "
+                "both be given or both be empty; change one of them in params.yaml."
+            )
+        if self.revision and not self.base:
+            raise StudyError(
+                f"origin: revision={self.revision!r} belongs to a model; name it, or take it out of "
+                "params.yaml."
+            )
+
+
+ROLLOUT_ENGINES = ("loop", "vllm_colocate", "vllm_server")
+IMPORTANCE_SAMPLING = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
+"""TRL's modes. A ratio of whole sequences is a product over all tokens, so that of a long answer is near 0 or
+huge; a ratio per token, truncated, is what suits answers of thousands of tokens."""
+
+
+@dataclass(frozen=True)
+class EngineParams:
+    """What computes, and with how much at once; results depend on it by rounding and by chance alone."""
+
+    launcher: str = ""
+    """Command that starts the trainer's processes, such as `accelerate launch --config_file
+    conf/accelerate/ddp_cpu.yaml`; empty: one process."""
+    micro_batch: int = 0
+    """Completions that a process passes backward at once; 0: all of an update's."""
+    pass_tokens: int = 0
+    """Tokens, padding included, that pass the model at once for log-probabilities; 0: 16 rows."""
+    rollout_engine: str = "loop"
+    """What samples in training: `loop` (the study's own), `vllm_colocate` or `vllm_server` (TRL's)."""
+    vllm_server: str = ""
+    """URL of `trl vllm-serve`, for `vllm_server`."""
+    vllm_memory: float = 0.3
+    """Share of the card's memory that a colocated vLLM takes."""
+    importance_sampling: str = "token_truncate"
+    """How TRL corrects for vLLM's log-probabilities, which differ from the trainer's."""
+    evaluation_engine: str = "transformers"
+    """What samples in evaluation: `transformers` or `vllm`."""
+    report_to: list[str] = field(default_factory=list)
+    """Trackers that TRL reports to, such as `tensorboard` or `wandb`; none by default."""
+    deterministic: bool = False
+    """Ask torch for algorithms that repeat to the bit, which costs speed on a GPU."""
+
+    def __post_init__(self) -> None:
+        _among(
+            "engine",
+            self,
+            rollout_engine=ROLLOUT_ENGINES,
+            evaluation_engine=("transformers", "vllm"),
+            importance_sampling=IMPORTANCE_SAMPLING,
+        )
+        _share(self, "vllm_memory")
+        if self.micro_batch < 0 or self.pass_tokens < 0:
+            raise StudyError(
+                f"engine: micro_batch={self.micro_batch}, pass_tokens={self.pass_tokens} must be 0 or more; "
+                "change them in params.yaml."
+            )
+        if (self.rollout_engine == "vllm_server") != bool(self.vllm_server):
+            raise StudyError(
+                f"engine: rollout_engine={self.rollout_engine!r} does not fit vllm_server="
+                f"{self.vllm_server!r}; the URL belongs to vllm_server alone."
+            )
+
+
+@dataclass(frozen=True)
 class BoundaryParams:
     """How far few models are sampled on few problems."""
 
@@ -353,6 +436,8 @@ Section = TypeVar(
     PowerParams,
     AuditParams,
     ClaimParams,
+    OriginParams,
+    EngineParams,
 )
 
 
@@ -364,7 +449,8 @@ def build(section: type[Section], values: Mapping[str, Any], where: str) -> Sect
     """
     hints = get_type_hints(section)
     unknown = sorted(set(values) - set(hints))
-    missing = sorted(f.name for f in fields(section) if f.default is MISSING and f.name not in values)
+    needed = [f.name for f in fields(section) if f.default is MISSING and f.default_factory is MISSING]
+    missing = sorted(set(needed) - set(values))
     if unknown:
         raise StudyError(f"{where}: no such parameter: {', '.join(unknown)}; known: {', '.join(hints)}.")
     if missing:
@@ -406,6 +492,8 @@ class Params:
     audit: AuditParams
     claims: dict[str, ClaimParams]
     verification: VerificationParams
+    origin: OriginParams
+    engine: EngineParams
 
 
 SECTIONS = {
@@ -418,6 +506,8 @@ SECTIONS = {
     "power": PowerParams,
     "audit": AuditParams,
     "verification": VerificationParams,
+    "origin": OriginParams,
+    "engine": EngineParams,
 }
 
 

@@ -54,6 +54,12 @@ class Pieces:
             write_parquet(make(self._model, *arguments), path)
         return pd.read_parquet(path)  # also when just made, so that a resumed call returns the very same
 
+    def free(self, close: Callable[[Any], None]) -> None:
+        """Have `close` take back what was loaded, if anything was; the next `make` loads anew."""
+        if self._model is not None:
+            close(self._model)
+            self._model = None
+
     def remove_stale(self) -> None:
         """Remove what `get` was not asked for: pieces of an earlier model or setting."""
         for path in set(self.folder.glob("*.parquet")) - self._used:

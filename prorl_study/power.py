@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from prorl_study.benchmarks import training_free, values_of
+from prorl_study.domain_claims import for_all_domains
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
 from prorl_study.evaluation import read_counts
@@ -180,6 +181,7 @@ def table(
     that no pilot can size has a `reason` instead.
     Raises StudyError for a claim without an entry in `PILOTS`.
     """
+    claims = for_all_domains(claims)
     unknown = sorted(set(claims) - set(PILOTS))
     if unknown:
         raise StudyError(f"claim {', '.join(unknown)} has no entry in prorl_study/power.py, PILOTS; add it.")
@@ -309,7 +311,7 @@ def curves(
     A row per multiple of the pilot's problems (`times`) and number of `seeds`; columns `problems`, `seeds`
     and, per value of `seed_sd`, `seed SD x`. Raises StudyError as `table`, and for a claim without a pilot.
     """
-    pilot = PILOTS.get(claim, "no entry in PILOTS")
+    pilot, claims = PILOTS.get(claim, "no entry in PILOTS"), for_all_domains(claims)
     if isinstance(pilot, str):
         raise StudyError(f"claim {claim} cannot be sized from the pilot ({pilot}); choose another one.")
     sd, n = pool(pilot_sd(counts, pilot, models), pilot.smallest)

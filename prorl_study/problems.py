@@ -13,9 +13,9 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from itertools import count
 from multiprocessing import get_context
@@ -48,9 +48,10 @@ class Judge(Protocol):
 # -- snapshot ---------------------------------------------------------------------------------------------
 
 
-def mixture(total: int) -> dict[str, int]:
-    """`total` problems split over the domains by their weights (40:24:25:37:10), by largest remainder."""
-    weights = {name: domain.weight for name, domain in DOMAINS.items()}
+def mixture(total: int, among: Collection[str] = tuple(DOMAINS)) -> dict[str, int]:
+    """`total` problems split over the domains `among` by their weights (40:24:25:37:10), by largest
+    remainder."""
+    weights = {name: domain.weight for name, domain in DOMAINS.items() if name in among}
     exact = {name: total * weight / sum(weights.values()) for name, weight in weights.items()}
     counts = {name: int(share) for name, share in exact.items()}
     by_remainder = sorted(exact, key=lambda name: counts[name] - exact[name])
@@ -317,16 +318,24 @@ def build_problems(snapshot: Path, out: Path, params: DataParams, seed: int, poo
     everything = [p for split in ("validation", "test", "hard", "ood", "train") for p in splits[split]]
     golds = check_golds(everything, pool)
     floors = measure_floors(everything, params.floor_samples, seed, pool)
-    # Renamed when complete: later stages take the folder's existence for a finished stage.
+    write_problems(splits, floors, out)
+    return {**summarise(splits), "golds_checked": golds, "gold_pass_share": 1.0, "floors": floors}
+
+
+def write_problems(
+    splits: Mapping[str, Sequence[Problem]], floors: Mapping[str, Mapping[str, Any]], out: Path
+) -> None:
+    """Write `<split>.parquet` and `floors.json` into `out`, which appears complete or not at all: later
+    stages take the folder's existence for a finished stage."""
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for split, problems in splits.items():
-        pd.DataFrame([p.row() for p in problems]).to_parquet(partial / f"{split}.parquet", index=False)
+        rows = pd.DataFrame([p.row() for p in problems], columns=[f.name for f in fields(Problem)])
+        rows.to_parquet(partial / f"{split}.parquet", index=False)
     (partial / "floors.json").write_text(json.dumps(floors, indent=2, sort_keys=True) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
-    return {**summarise(splits), "golds_checked": golds, "gold_pass_share": 1.0, "floors": floors}
 
 
 def load_problems(folder: Path, split: str) -> list[Problem]:

@@ -6,22 +6,34 @@ decides anything. Arms differ by parameters alone; there is no code path per arm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from trl import GRPOConfig
 
 from prorl_study.errors import StudyError
-from prorl_study.params import TrainParams
+from prorl_study.params import EngineParams, TrainParams
+
+PLAIN = EngineParams()
+"""One process, the study's own loop, each update's completions at once."""
 
 
 def grpo_config(
-    params: TrainParams, steps: int, out: Path, seed: int, on_gpu: bool, processes: int = 1
+    params: TrainParams,
+    steps: int,
+    out: Path,
+    seed: int,
+    on_gpu: bool,
+    processes: int = 1,
+    engine: EngineParams = PLAIN,
 ) -> GRPOConfig:
     """TRL configuration for `steps` rollout steps of the arm that `params` describes.
 
     One rollout step samples `prompts_per_step` groups and makes `updates_per_rollout` optimizer steps,
-    each on its own share of them (paper: batch 256, mini-batch 64), spread over `processes`. Raises
-    StudyError where they cannot share it evenly.
+    each on its own share of them (paper: batch 256, mini-batch 64), spread over `processes` and passed
+    backward in micro-batches where the engine says so. Raises StudyError where a batch cannot be shared
+    evenly, or a tracker is not installed.
     """
     updates = params.updates_per_rollout
     completions = params.prompts_per_step * params.rollouts_per_prompt
@@ -30,6 +42,14 @@ def grpo_config(
             f"prompts_per_step={params.prompts_per_step} of {params.rollouts_per_prompt} rollouts each, in "
             f"{updates} updates, cannot be shared by {processes} processes; change one of them."
         )
+    own = completions // updates // processes
+    micro = engine.micro_batch or own
+    if own % micro:
+        raise StudyError(
+            f"engine.micro_batch={micro} must divide the {own} completions that a process has of an update; "
+            "change it in params.yaml."
+        )
+    _check_trackers(engine.report_to)
     return GRPOConfig(
         output_dir=str(out),
         max_steps=steps * updates,
@@ -39,9 +59,9 @@ def grpo_config(
         weight_decay=0.0,
         max_grad_norm=params.max_grad_norm,
         # Four updates per rollout: each optimizer step sees one part of the generation batch, once.
-        per_device_train_batch_size=completions // updates // processes,
-        gradient_accumulation_steps=1,
-        steps_per_generation=updates,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=own // micro,
+        steps_per_generation=updates * (own // micro),
         num_iterations=1,
         num_generations=params.rollouts_per_prompt,
         # §3.2: rollout temperature 1.2; the paper is silent on top-p, so sampling is not truncated.
@@ -68,11 +88,39 @@ def grpo_config(
         use_cpu=not on_gpu,
         bf16=on_gpu,
         gradient_checkpointing=on_gpu,
+        ddp_find_unused_parameters=False,  # a causal model uses all of them
         logging_steps=updates,
         save_strategy="steps",
         save_steps=params.checkpoint_every * updates,
         save_total_limit=3,  # the newest may be unfinished and the one before it damaged
-        report_to="none",
+        report_to=engine.report_to or "none",
         disable_tqdm=True,
         seed=seed,
+        **_vllm(engine),
     )
+
+
+def _vllm(engine: EngineParams) -> dict[str, Any]:
+    """TRL's own options for vLLM, in the trainer's processes or behind a server."""
+    if engine.rollout_engine == "loop":
+        return {"use_vllm": False}
+    return {
+        "use_vllm": True,
+        "vllm_mode": engine.rollout_engine.removeprefix("vllm_"),
+        "vllm_server_base_url": engine.vllm_server or None,
+        "vllm_gpu_memory_utilization": engine.vllm_memory,
+        # vLLM's log-probabilities differ from the trainer's by rounding, which over a long answer adds up.
+        "vllm_importance_sampling_correction": True,
+        "vllm_importance_sampling_mode": engine.importance_sampling,
+    }
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    from transformers.integrations import get_available_reporting_integrations
+
+    for name in names:
+        if name not in (known := get_available_reporting_integrations()):
+            raise StudyError(
+                f"engine.report_to: {name} is not installed here or unknown; installed: "
+                f"{', '.join(known) or 'none'}. Install it with pip, or change it in params.yaml."
+            )

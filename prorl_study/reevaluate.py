@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from prorl_study import any_model, hub
+from prorl_study.cards import ANSWER_RATE
 from prorl_study.errors import StudyError
 from prorl_study.files import write_json
 from prorl_study.paper import load_paper
@@ -212,7 +213,7 @@ def _shown(row: Mapping[str, Any]) -> str:
 
 # ---- command line ----------------------------------------------------------------------------------------
 
-MEAN_TOKENS, RATE = 8000.0, 10_000.0
+MEAN_TOKENS, RATE = 8000.0, ANSWER_RATE
 """Assumed for `cost`, not measured here: tokens of an answer, answer tokens a second on one large card."""
 
 

@@ -72,11 +72,11 @@ def _run_upstream(ws: Workspace, target: str) -> None:
         raise StudyError(f"stage {target} must run first and failed: {last.removeprefix('prorl-study: ')}")
 
 
-def study_environment() -> dict[str, str]:
-    """What kernels and stages run with, on top of the caller's environment."""
-    return {
+def study_environment(online: bool = False) -> dict[str, str]:
+    """What kernels and stages run with, on top of the caller's environment; `online` where they may fetch
+    from the hub."""
+    return ({} if online else {"HF_HUB_OFFLINE": "1"}) | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -103,11 +103,18 @@ def declared_parameters(notebook: Path) -> dict[str, Any]:
 
 
 def run_notebook(
-    notebook: Path, parameters: Mapping[str, Any], page: Path, runs: Path, title: str, origin: str
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    page: Path,
+    runs: Path,
+    title: str,
+    origin: str,
+    online: bool = False,
 ) -> None:
     """Execute `notebook` in a kernel of this environment and write its page.
 
-    The executed notebook goes to `runs`, named like the page; `origin` stands in the page's footer.
+    The executed notebook goes to `runs`, named like the page; `origin` stands in the page's footer. Nothing
+    is fetched from the hub but where it is `online`.
     Raises StudyError for an unknown parameter, a failing cell (with its exception and the place of the
     partial notebook) and a kernel that dies. What was computed until then is kept.
     """
@@ -123,7 +130,7 @@ def run_notebook(
     executed = runs / f"{page.stem}.ipynb"
     for folder in (page.parent, runs):
         folder.mkdir(parents=True, exist_ok=True)
-    os.environ.update(study_environment(), IPYTHONDIR=str(runs / "ipython"))
+    os.environ.update(study_environment(online), IPYTHONDIR=str(runs / "ipython"))
     os.environ.pop("MPLBACKEND", None)  # the kernel's own choice is inline
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:

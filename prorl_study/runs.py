@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from prorl_study import launcher
 from prorl_study.errors import StudyError
 from prorl_study.experiments import RunPlan
 from prorl_study.files import VERDICT_CODE, code_digests, digest, digests, read_log, write_json
-from prorl_study.params import SegmentParams, TrainParams, build
+from prorl_study.params import EngineParams, SegmentParams, TrainParams, build
 from prorl_study.paths import Workspace, project_root
 from prorl_study.segments import DETERMINING, ROLLOUTS, SegmentConfig, read_state, train_segment
 
@@ -63,6 +64,7 @@ class RunConfig:
     """Row of the run that a supervised arm learns from, and may spend as much as; a JSON file."""
     rollouts: list[str] = field(default_factory=list)
     """What that run had solved, a file per segment."""
+    engine: EngineParams = field(default_factory=EngineParams)
 
     def write(self, path: Path) -> None:
         write_json(asdict(self), path)
@@ -83,7 +85,8 @@ class RunConfig:
         plan = raw.pop("plan")
         plan["train"] = build(TrainParams, plan["train"], str(path))
         plan["segments"] = [build(SegmentParams, segment, str(path)) for segment in plan["segments"]]
-        return cls(plan=RunPlan(**plan), **raw)
+        engine = build(EngineParams, raw.pop("engine", {}), str(path))
+        return cls(plan=RunPlan(**plan), engine=engine, **raw)
 
 
 NAMES = ("name", "experiment", "arm", "factors", "base")
@@ -144,7 +147,7 @@ def _train_and_judge(config: RunConfig) -> dict[str, Any]:
             )
         else:
             if not read_state(model) and plan.learner == "grpo":
-                train_segment(_segment_config(config, segment, previous, model, folder))
+                _train(_segment_config(config, segment, previous, model, folder))
             elif not read_state(model):
                 _train_supervised(config, len(ends) + 1)
             log += read_log(folder / "log.jsonl")
@@ -154,6 +157,18 @@ def _train_and_judge(config: RunConfig) -> dict[str, Any]:
         previous = model
     state = {"boundaries": read_state(previous)["boundaries"], "firings": firings}
     return summarise(config, _before_training(config), ends, pd.DataFrame(log), pd.DataFrame(checks), state)
+
+
+def _train(config: SegmentConfig) -> None:
+    """Train a segment here, or where the engine has launchers or cards to fill in processes of its own, which
+    give back all memory before the model is judged."""
+    if config.engine == EngineParams():
+        train_segment(config)
+        return
+    path = Path(config.work) / "config.json"
+    config.write(path)
+    start = launcher.starting(config.engine.launcher)
+    launcher.run_module("prorl_study.segments", [str(path)], path.with_name("train.log"), launcher=start)
 
 
 def _train_supervised(config: RunConfig, number: int) -> None:
@@ -193,17 +208,20 @@ def _segment_config(
         batch_tokens=config.batch_tokens,
         isolation=config.isolation,
         workers=config.workers,
+        engine=config.engine,
     )
 
 
 def _before_training(config: RunConfig) -> dict[str, Any]:
     """What the model solves that the run starts from; runs of the same seed on the same base share it."""
+    from prorl_study import samplers
+
     key = hashlib.sha256(
         json.dumps(
             [
                 digests(Path(config.start)),
                 digests(Path(config.problems), ["test.parquet"]),
-                code_digests(*VERDICT_CODE, "sampling.py", "rollout.py"),
+                code_digests(*VERDICT_CODE, *samplers.CODE[config.engine.evaluation_engine]),
                 [config.eval_temperature, config.top_p, config.max_tokens, config.batch_tokens],
                 [config.plan.seed, config.plan.test_problems, config.plan.test_samples],
             ]
@@ -242,19 +260,20 @@ def _tokens(model: Path) -> dict[str, dict[str, int]]:
 
 def judge_model(config: RunConfig, model: Path) -> dict[str, Any]:
     """Counts per test problem, and the means over domains of the share solved (strict, graded, lenient)."""
-    from prorl_study import sampling
+    from prorl_study import samplers
     from prorl_study.evaluation import judge
     from prorl_study.problems import load_problems
+    from prorl_study.sampling import Sampler
     from prorl_study.verification.pool import VerificationPool
 
     taken: dict[str, list[Any]] = {}
     for problem in load_problems(Path(config.problems), "test"):
         taken.setdefault(problem.domain, []).append(problem)
     problems = [p for part in taken.values() for p in part[: config.plan.test_problems]]
-    sampler = sampling.Sampler(config.eval_temperature, config.top_p, config.max_tokens, config.batch_tokens)
-    samples = sampling.sample(
-        *sampling.load(model), problems, config.plan.test_samples, sampler, config.plan.seed
-    )
+    sampler = Sampler(config.eval_temperature, config.top_p, config.max_tokens, config.batch_tokens)
+    loaded = samplers.load(config.engine.evaluation_engine, model)
+    samples = samplers.sample(loaded, problems, config.plan.test_samples, sampler, config.plan.seed)
+    samplers.close(loaded)
     with VerificationPool(workers=config.workers, isolation=config.isolation) as pool:
         rows = judge(problems, samples, pool)
     by_problem = rows.groupby("problem", sort=False)[["solved", "lenient_solved"]].sum()
@@ -337,7 +356,7 @@ def start(name: str, root: Path) -> Path:
     Leaves a run card beside the rows. A row that is there already, of the same plan, is left as it is. Raises
     StudyError for an unknown run, a missing base, or a run that another one has to come before.
     """
-    from prorl_study import experiments, launcher, params, progress
+    from prorl_study import experiments, params, progress
     from prorl_study.provenance import run_card
     from prorl_study.sampling import Sampler
 
@@ -364,7 +383,8 @@ def start(name: str, root: Path) -> Path:
             "teacher": str(results / "runs" / f"{plan.teacher}.json"),
             "rollouts": [str(folder / segment.segment / ROLLOUTS) for segment in teacher.segments],
         }
-    config = prepare(plan, base, out, ws, sampler, study.verification.isolation, **learned_from)
+    others = {**learned_from, "engine": study.engine}
+    config = prepare(plan, base, out, ws, sampler, study.verification.isolation, **others)
     shown = {"reward": "reward", "kl": "KL", "entropy": "entropy"}
     with run_card(name, results, root / "params.yaml"):
         bar = progress.ChainProgress(config.logs(), config.budget(), name, shown)
@@ -385,7 +405,7 @@ def make_base(name: str, root: Path) -> Path:
 
     Raises StudyError for a base that is not made here, or for a change of `base_model` that is none.
     """
-    from prorl_study import base_model, experiments, launcher, params, progress
+    from prorl_study import base_model, experiments, params, progress
 
     ws, study = Workspace(root), params.load(root / "params.yaml")
     _, bases = experiments.load_plan(root / "evidence" / "params.yaml", study)

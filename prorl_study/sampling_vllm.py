@@ -37,8 +37,9 @@ ENVIRONMENT = {
 """Read by vLLM when it is imported; what the user has set wins."""
 
 
-def load(path: Path, dtype: str, context: int) -> LLM:
-    """vLLM on the model of a local folder, for prompts and answers of `context` tokens together.
+def load(path: Path, dtype: str, context: int | None) -> LLM:
+    """vLLM on the model of a local folder, for prompts and answers of `context` tokens together (None: as
+    many as the model was built for).
 
     `dtype` is `float32` or `bfloat16`. Raises StudyError where vLLM is not installed or cannot load
     the model.
@@ -76,6 +77,14 @@ def load(path: Path, dtype: str, context: int) -> LLM:
         raise StudyError(
             f"vLLM cannot load {path} ({first_line(error)}); try --backend transformers."
         ) from error
+
+
+def close(engine: LLM) -> None:
+    """Give back what the engine holds of the card; it is of no use afterwards."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    engine.llm_engine.engine_core.shutdown()
+    cleanup_dist_env_and_memory()
 
 
 def request_seed(seed: int, problem: str, number: int) -> int:

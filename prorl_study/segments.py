@@ -18,8 +18,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ import pandas as pd
 from prorl_study.domains.problem import Problem
 from prorl_study.errors import StudyError
 from prorl_study.files import VERDICT_CODE, code_digests, digests, read_log, write_json
-from prorl_study.params import SegmentParams, TrainParams, build
+from prorl_study.launcher import die_with_parent
+from prorl_study.params import EngineParams, SegmentParams, TrainParams, build
 
 STATE_FILE = "study_state.json"
 """Written last into a checkpoint: its existence means that the checkpoint is complete."""
@@ -36,7 +38,13 @@ STATE_FILE = "study_state.json"
 ROLLOUTS = "rollouts.jsonl"
 """In the work folder: what was sampled and solved, a line per rollout step, for supervised training."""
 
-EXPORTED = ("config.json", "generation_config.json", "model.safetensors", "optimizer.pt", "rng_state.pth")
+EXPORTED = (
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors*",  # in several files where it is large
+    "optimizer.*",
+    "rng_state*.pth",
+)
 """Files of the last checkpoint that a finished segment passes on, besides its state."""
 
 NO_LIMIT = 1_000_000
@@ -75,6 +83,8 @@ class SegmentConfig:
     batch_tokens: int
     isolation: str
     workers: int
+    """Pairs of processes that judge answers, in each of the trainer's processes."""
+    engine: EngineParams = field(default_factory=EngineParams)
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,13 +95,20 @@ class SegmentConfig:
         raw = json.loads(path.read_text())
         train = build(TrainParams, raw.pop("train"), str(path))
         segment = build(SegmentParams, raw.pop("segment"), str(path))
-        return cls(train=train, segment=segment, **raw)
+        engine = build(EngineParams, raw.pop("engine", {}), str(path))
+        return cls(train=train, segment=segment, engine=engine, **raw)
 
 
 def identity(
-    train: TrainParams, segment: SegmentParams, seed: int, problems: Path, previous: Path
+    train: TrainParams,
+    segment: SegmentParams,
+    seed: int,
+    problems: Path,
+    previous: Path,
+    engine: EngineParams,
 ) -> dict[str, Any]:
-    """Everything that determines the run except its budget, JSON-plain."""
+    """Everything that determines the run except its budget, JSON-plain. Of the engine, what changes chances:
+    a run may go on with another number of processes or a smaller micro-batch."""
     return {
         "train": asdict(train),
         "segment": {k: v for k, v in asdict(segment).items() if k != "tokens"},
@@ -99,12 +116,20 @@ def identity(
         "problems": digests(problems, ["*.parquet"]),
         "previous": digests(previous),
         "code": code_digests(*VERDICT_CODE, *DETERMINING),
+        "engine": [engine.rollout_engine, engine.importance_sampling],
     }
 
 
-def fingerprint(train: TrainParams, segment: SegmentParams, seed: int, problems: Path, previous: Path) -> str:
+def fingerprint(
+    train: TrainParams,
+    segment: SegmentParams,
+    seed: int,
+    problems: Path,
+    previous: Path,
+    engine: EngineParams,
+) -> str:
     """Sixteen hex digits that change with everything that determines the run except its budget."""
-    content = identity(train, segment, seed, problems, previous)
+    content = identity(train, segment, seed, problems, previous, engine)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -207,7 +232,7 @@ def train_segment(config: SegmentConfig) -> None:
     checkpoint cannot be written or used.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from prorl_study.curriculum import phases
     from prorl_study.domains import DOMAINS
@@ -215,28 +240,26 @@ def train_segment(config: SegmentConfig) -> None:
     from prorl_study.recipe import grpo_config
     from prorl_study.verification.pool import VerificationPool
 
-    train, segment, work = config.train, config.segment, Path(config.work)
+    train, segment, engine, work = config.train, config.segment, config.engine, Path(config.work)
     checkpoints, previous, problems = work / "checkpoints", Path(config.previous), Path(config.problems)
-    wanted = identity(train, segment, config.seed, problems, previous)
+    wanted = identity(train, segment, config.seed, problems, previous, engine)
     before = read_state(previous)
     limit = budget(previous, segment)
-    resume = usable_checkpoint(checkpoints, wanted, limit)
-    for newer in checkpoints.glob("checkpoint-*"):
-        if resume is None or int(newer.name.rpartition("-")[2]) > int(resume.name.rpartition("-")[2]):
-            shutil.rmtree(newer)  # unfinished, or beyond the budget
+    if engine.deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS does not repeat its sums
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    with _main_process_first():
+        resume = _clear_up(work, wanted, limit, _steps(before))
     state = read_state(resume) if resume else {}
-    done = state["trainer"]["rollout_steps"] if resume else _steps(before)
-    _cut_back(work / "log.jsonl", done)
-    _cut_back(work / ROLLOUTS, done)
-    _cut_back(work / "checks.jsonl", done if resume else done - 1)
 
     plan = phases(train, list(DOMAINS))
     active = [d for d in DOMAINS if any(d in phase.domains for _, phase in plan)]
     floors = {task: floor["garbage"]["score"] for task, floor in load_floors(problems).items()}
+    on_gpu, seed = torch.cuda.is_available(), config.seed
     with VerificationPool(workers=config.workers, isolation=config.isolation) as pool:
         trainer = _segment_trainer()(
             model=str(previous),
-            config=grpo_config(train, NO_LIMIT, checkpoints, config.seed, torch.cuda.is_available()),
+            config=grpo_config(train, NO_LIMIT, checkpoints, seed, on_gpu, _processes(), engine),
             problems=load_problems(problems, "train"),
             weights={name: float(DOMAINS[name].weight) for name in active},
             floors=floors if train.spread_above_floor and train.reward == "verified" else {},
@@ -247,13 +270,13 @@ def train_segment(config: SegmentConfig) -> None:
             curriculum=plan,
             reward=train.reward,
             probe_every=train.probe_every,
+            pass_tokens=engine.pass_tokens,
         )
         trainer.identity = wanted
         trainer.course = course = Course(config, limit, before, resumed=state)
         reference = previous / "reference"
         if segment.reference == "keep" and reference.is_dir() and trainer.ref_model is not None:
-            kept = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32)
-            trainer.ref_model.load_state_dict(kept.state_dict())
+            trainer.load_reference(reference)
         if before:
             trainer.load_study_state(before["trainer"])
             trainer.probed_from = trainer.rollout_steps
@@ -264,6 +287,47 @@ def train_segment(config: SegmentConfig) -> None:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
             resume = complete_checkpoints(checkpoints)[0]
         _export(resume, trainer, Path(config.out))
+
+
+def _clear_up(work: Path, wanted: Mapping[str, Any], limit: int, steps_before: int) -> Path | None:
+    """The checkpoint to go on from; in the main process, what lies behind it is deleted and the logs are cut
+    back to it."""
+    checkpoints = work / "checkpoints"
+    resume = usable_checkpoint(checkpoints, wanted, limit)
+    if not _is_main():
+        return resume
+    for newer in checkpoints.glob("checkpoint-*"):
+        if resume is None or int(newer.name.rpartition("-")[2]) > int(resume.name.rpartition("-")[2]):
+            shutil.rmtree(newer)  # unfinished, or beyond the budget
+    done = read_state(resume)["trainer"]["rollout_steps"] if resume else steps_before
+    _cut_back(work / "log.jsonl", done)
+    _cut_back(work / ROLLOUTS, done)
+    _cut_back(work / "checks.jsonl", done if resume else done - 1)
+    return resume
+
+
+# ---- several processes, as `accelerate launch` starts them ------------------------------------------------
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _main_process_first() -> Iterator[None]:
+    """The main process goes through before the others do."""
+    if _processes() == 1:
+        yield
+        return
+    import torch
+    from accelerate import PartialState
+
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        yield
 
 
 class Course:
@@ -357,19 +421,48 @@ class Validation:
             config.eval_temperature, config.top_p, config.train.max_completion_tokens, config.batch_tokens
         )
 
-    def __call__(self, model, tokenizer, step: int) -> tuple[list[float], dict[str, int]]:
-        """Score of each problem and the number of tokens that this took per domain."""
+    def __call__(self, trainer, step: int) -> tuple[list[float], dict[str, int]]:
+        """Score of each problem and the number of tokens that this took per domain.
+
+        Several processes share the answers and their verdicts.
+        """
+        processes, mine = trainer.accelerator.num_processes, trainer.accelerator.process_index
+        if processes == 1 and not trainer.use_vllm:
+            answers = self._sampled_in_turn(trainer, step)
+        else:
+            answers = self._sampled_by_all(trainer, step)
+        places = range(mine, len(answers), processes)
+        verdicts = self.pool.verify([(self.problems[i], answers[i][0]) for i in places], answers=False)
+        scores = [(i, verdict.score) for i, verdict in zip(places, verdicts, strict=True)]
+        if processes > 1:
+            from accelerate.utils import gather_object
+
+            scores = sorted(gather_object(scores))
+        tokens: dict[str, int] = {}
+        for problem, (_, count) in zip(self.problems, answers, strict=True):
+            tokens[problem.domain] = tokens.get(problem.domain, 0) + count
+        return [score for _, score in scores], tokens
+
+    def _sampled_in_turn(self, trainer, step: int) -> list[tuple[str, int]]:
+        """Text and tokens of an answer to each problem, drawn batch by batch from one generator."""
         from prorl_study.sampling import sample
 
+        model = trainer.model
         model.eval()
+        tokenizer = trainer.processing_class
         samples = sample(model, tokenizer, self.problems, 1, self.sampler, self.seed + step)
         model.train()
-        answered = [(p, s[0].text) for p, s in zip(self.problems, samples, strict=True)]
-        verdicts = self.pool.verify(answered, answers=False)
-        tokens: dict[str, int] = {}
-        for problem, drawn in zip(self.problems, samples, strict=True):
-            tokens[problem.domain] = tokens.get(problem.domain, 0) + drawn[0].tokens
-        return [verdict.score for verdict in verdicts], tokens
+        return [(drawn[0].text, drawn[0].tokens) for drawn in samples]
+
+    def _sampled_by_all(self, trainer, step: int) -> list[tuple[str, int]]:
+        """The same in all processes: each answer is drawn from numbers of its own."""
+        from prorl_study.rollout import Decoding
+
+        decoding = Decoding(self.sampler.temperature, self.sampler.top_p)
+        rows = max(1, self.sampler.batch_tokens // (2 * trainer.max_completion_length))
+        found = trainer.answer([p.prompt for p in self.problems], decoding, (self.seed, "check", step), rows)
+        texts = trainer.processing_class.batch_decode(found, skip_special_tokens=True)
+        return [(text, len(ids)) for text, ids in zip(texts, found, strict=True)]
 
     def prompt_tokens(self, tokenizer) -> int:
         return sum(
@@ -413,7 +506,9 @@ def _cut_back(log: Path, step: int) -> None:
 
 
 def _segment_trainer():
+    import torch
     from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
 
     from prorl_study.trainer import ProRLTrainer
 
@@ -423,17 +518,25 @@ def _segment_trainer():
         identity: dict[str, Any]
         course: Course
 
+        def load_reference(self, folder: Path) -> None:
+            """Measure the KL against the model in `folder` from now on."""
+            kept = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            if self.is_fsdp_enabled:
+                from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+                options = StateDictOptions(full_state_dict=True)
+                set_model_state_dict(self.ref_model, kept.state_dict(), options=options)
+            else:
+                self.accelerator.unwrap_model(self.ref_model).load_state_dict(kept.state_dict())
+
         def _save_checkpoint(self, model, trial):
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             try:
                 super()._save_checkpoint(model, trial)
-                state = {
-                    "trainer": self.study_state(),
-                    **self.course.state(),
-                    "identity": self.identity,
-                    "files": digests(folder),
-                }
-                write_json(state | {"own": _own_digest(state)}, folder / STATE_FILE)
+                self.accelerator.wait_for_everyone()
+                if _is_main():
+                    self._complete(folder)
+                self.accelerator.wait_for_everyone()
             except (OSError, RuntimeError, SafetensorError) as error:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise StudyError(
@@ -441,16 +544,36 @@ def _segment_trainer():
                     "again, and the run goes on from the checkpoint before."
                 ) from error
 
+        def _complete(self, folder: Path) -> None:
+            """Write the study's own state into a checkpoint of which everything else is written."""
+            state = {
+                "trainer": self.study_state(),
+                **self.course.state(),
+                "identity": self.identity,
+                "files": digests(folder),
+            }
+            write_json(state | {"own": _own_digest(state)}, folder / STATE_FILE)
+
         def _load_optimizer_and_scheduler(self, checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
             self.load_study_state(read_state(Path(checkpoint))["trainer"])
+
+        def keep_optimizer(self, folder: Path) -> None:
+            """Take over the optimizer's state that a segment left in `folder`."""
+            if self.is_fsdp_enabled:
+                from accelerate.utils import load_fsdp_optimizer
+
+                plugin = self.accelerator.state.fsdp_plugin
+                load_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, str(folder))
+            else:
+                kept = torch.load(folder / "optimizer.pt", weights_only=True)
+                self.optimizer.load_state_dict(kept)
 
     return SegmentTrainer
 
 
 def _watch(trainer, config: SegmentConfig, course: Course, validation: Validation, previous: Path | None):
     """Callback: a line per step in `log.jsonl` and per check in `checks.jsonl`, the alarm, the end."""
-    import torch
     from transformers import TrainerCallback
 
     train, segment, work = config.train, config.segment, Path(config.work)
@@ -459,12 +582,14 @@ def _watch(trainer, config: SegmentConfig, course: Course, validation: Validatio
     first = trainer.rollout_steps  # where the segment begins; a resumed trainer has not read its state yet
 
     def append(name: str, record: Mapping[str, Any]) -> None:
+        if not _is_main():
+            return
         with (work / name).open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def check(kl: float) -> None:
         step = trainer.rollout_steps
-        scores, tokens = validation(trainer.model, trainer.processing_class, step)
+        scores, tokens = validation(trainer, step)
         for domain, number in tokens.items():
             trainer.tokens["sampled"] += number
             trainer.tokens_of[domain] += number
@@ -478,8 +603,7 @@ def _watch(trainer, config: SegmentConfig, course: Course, validation: Validatio
             if state.global_step:
                 return  # resumed
             if previous and segment.optimizer == "keep":
-                kept = torch.load(previous / "optimizer.pt", weights_only=True)
-                trainer.optimizer.load_state_dict(kept)
+                trainer.keep_optimizer(previous)
             if not course.goes_on:
                 check(kl=0.0)
 
@@ -659,6 +783,7 @@ def sentence(summary: Mapping[str, Any], state: Mapping[str, Any], previous: str
 
 def per_domain(log: pd.DataFrame, domains: Sequence[str]) -> pd.DataFrame:
     """Per domain: reward and strict success at the start and the end, kinds of groups, share of the kept."""
+    domains = [name for name in domains if f"kept/{name}" in log or not log.filter(like="kept/").size]
     kept = {name: log[f"kept/{name}"].sum() for name in domains if f"kept/{name}" in log}
     rows = []
     for name in domains:
@@ -673,29 +798,37 @@ def per_domain(log: pd.DataFrame, domains: Sequence[str]) -> pd.DataFrame:
             row |= {kind: log[f"{kind}/{name}"].mean() for kind in ("solve_none", "partial", "solve_all")}
         if kept:
             row["informative"] = log[f"informative/{name}"].sum() / max(1, log[f"sampled/{name}"].sum())
-            row["share of kept"] = kept[name] / sum(kept.values())
+            row["share of kept"] = kept[name] / max(1, sum(kept.values()))
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _export(checkpoint: Path, trainer, out: Path) -> None:
     """Copy the finished policy, its reference and its state to `out`, complete or not at all."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name in EXPORTED:
-        shutil.copy(checkpoint / name, partial / name)
-    state = {k: v for k, v in read_state(checkpoint).items() if k not in ("identity", "files", "own")}
-    write_json(state, partial / STATE_FILE)
-    trainer.processing_class.save_pretrained(partial)
-    if trainer.ref_model is not None:
-        trainer.accelerator.unwrap_model(trainer.ref_model).save_pretrained(partial / "reference")
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(partial, out)
+    gathered = None
+    if trainer.ref_model is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        gathered = trainer.accelerator.get_state_dict(trainer.ref_model)  # by all processes together
+    if _is_main():
+        partial = out.with_name(out.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for path in (path for pattern in EXPORTED for path in checkpoint.glob(pattern)):
+            shutil.copy(path, partial / path.name)
+        state = {k: v for k, v in read_state(checkpoint).items() if k not in ("identity", "files", "own")}
+        write_json(state, partial / STATE_FILE)
+        trainer.processing_class.save_pretrained(partial)
+        if trainer.ref_model is not None:
+            reference = trainer.accelerator.unwrap_model(trainer.ref_model)
+            reference.save_pretrained(partial / "reference", state_dict=gathered)
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(partial, out)
+    trainer.accelerator.wait_for_everyone()
 
 
 def main(arguments: Sequence[str]) -> None:
     """Entry point of the training subprocess; its one argument is the path of a config file."""
+    if _processes() > 1:
+        die_with_parent()  # the launcher stops its processes where it is asked to end, not where it is killed
     train_segment(SegmentConfig.read(Path(arguments[0])))
 
 
@@ -703,4 +836,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except StudyError as error:
-        sys.exit(str(error))
+        several = f"process {os.environ['RANK']}: " if _processes() > 1 else ""
+        sys.exit(several + str(error))

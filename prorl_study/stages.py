@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prorl_study.errors import StudyError
-from prorl_study.params import Params
+from prorl_study.params import OriginParams, Params
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,14 @@ class Stage:
     """Sections of params.yaml that provide its notebook's parameters."""
     product: str
     """A path in the workspace that exists once the stage has run; `{segment}` is the segment's name."""
+    elsewhere: str = ""
+    """The notebook that runs instead where what the stage makes comes from elsewhere."""
+    when: str = ""
+    """Key of section `origin` that says so by not being empty."""
+
+    def notebook_for(self, origin: OriginParams) -> str:
+        """File name in `notebooks/` of what runs."""
+        return self.elsewhere if self.when and getattr(origin, self.when) else self.notebook
 
     def page(self, segment: str | None = None) -> str:
         """File name in `reports/`, without ending."""
@@ -32,18 +40,38 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "paper": Stage("05_paper.ipynb", (), "results/paper.json"),
-    "data": Stage("10_data.ipynb", ("data", "evaluation", "verification"), "artifacts/problems"),
-    "base_model": Stage("20_base_model.ipynb", ("base_model", "evaluation", "verification"), "models/base"),
-    "train": Stage(
-        "30_prolonged_training.ipynb", ("train", "segment", "evaluation", "verification"), "models/{segment}"
+    "data": Stage(
+        "10_data.ipynb",
+        ("data", "origin", "evaluation", "verification"),
+        "artifacts/problems",
+        elsewhere="11_data_card.ipynb",
+        when="training_sets",
     ),
-    "arms": Stage("35_arms.ipynb", ("train", "chain", "arms", "evaluation", "verification"), "results/arms"),
+    "base_model": Stage(
+        "20_base_model.ipynb",
+        ("base_model", "origin", "engine", "evaluation", "verification"),
+        "models/base",
+        elsewhere="21_given_base.ipynb",
+        when="base",
+    ),
+    "train": Stage(
+        "30_prolonged_training.ipynb",
+        ("train", "segment", "engine", "evaluation", "verification"),
+        "models/{segment}",
+    ),
+    "arms": Stage(
+        "35_arms.ipynb",
+        ("train", "chain", "arms", "engine", "evaluation", "verification"),
+        "results/arms",
+    ),
     "ablations": Stage("40_ablations.ipynb", ("evaluation",), "results/ablations.json"),
     "benchmarks": Stage(
-        "50_benchmarks.ipynb", ("evaluation", "segments", "verification"), "results/benchmarks.json"
+        "50_benchmarks.ipynb", ("evaluation", "engine", "segments", "verification"), "results/benchmarks.json"
     ),
     "boundary": Stage(
-        "52_boundary.ipynb", ("evaluation", "boundary", "segments", "verification"), "results/boundary.json"
+        "52_boundary.ipynb",
+        ("evaluation", "boundary", "engine", "segments", "verification"),
+        "results/boundary.json",
     ),
     "power": Stage("55_power.ipynb", ("power", "segments", "claims"), "results/power.json"),
     "claims": Stage("60_claims.ipynb", ("segments", "claims"), "results/claims.json"),

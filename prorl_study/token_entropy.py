@@ -15,6 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prorl_study.domains.problem import Problem
 
+LOGITS = 2**26
+"""Logits that are held at once at most: a vocabulary of 152,000 times 40,000 tokens would be 24 GB."""
+
 
 @torch.inference_mode()
 def token_entropy(
@@ -49,9 +52,22 @@ def token_entropy(
         for place, index in enumerate(batch):
             tokens = torch.tensor(rows[index][1], device=model.device)
             ids[place, : len(tokens)], mask[place, : len(tokens)] = tokens, 1
-        logits = model(input_ids=ids, attention_mask=mask).logits.float()
-        entropy = torch.distributions.Categorical(logits=logits).entropy()
+        entropy = _entropies(model, ids, mask)
         for place, index in enumerate(batch):
             start, tokens = rows[index]
             means[index] = float(entropy[place, start - 1 : len(tokens)].mean())
     return means
+
+
+def _entropies(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Entropy of the next token at each position, (rows, positions), a stretch of positions at a time."""
+    positions = max(1, LOGITS // (len(ids) * model.config.vocab_size))
+    if positions >= ids.shape[1]:
+        logits = model(input_ids=ids, attention_mask=mask).logits.float()
+        return torch.distributions.Categorical(logits=logits).entropy()
+    hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+    head = model.get_output_embeddings()
+    parts = hidden.split(positions, dim=1)
+    return torch.cat(
+        [torch.distributions.Categorical(logits=head(part).float()).entropy() for part in parts], dim=1
+    )

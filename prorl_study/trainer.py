@@ -13,13 +13,17 @@ so the choice does not depend on how many processes there are. Left out: engines
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from trl import GRPOConfig, GRPOTrainer
+from trl.models import unwrap_model_for_generation
 
 from prorl_study.curriculum import Phase, phase_at
 from prorl_study.domains.problem import Problem, Verdict
@@ -63,6 +67,7 @@ class ProRLTrainer(GRPOTrainer):
         curriculum: Sequence[tuple[int, Phase]] = (),
         reward: str = "verified",
         probe_every: int = 0,
+        pass_tokens: int = 0,
         callbacks: Sequence[Any] = (),
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
@@ -72,7 +77,9 @@ class ProRLTrainer(GRPOTrainer):
         log-probabilities come from TRL's own code, slower and to the last bit the same as there. `curriculum`
         holds pairs of a number of sampled tokens and the phase from there on, `reward` is a name in
         `rewards.REWARDS`, and every `probe_every` rollout steps (0: never) the KL gradient's share and the
-        size of the step are measured. Raises StudyError when a domain with a share has no problems.
+        size of the step are measured. `pass_tokens` bounds the tokens, padding included, that pass the model
+        together for log-probabilities (0: LENGTH_BUCKET rows). Raises StudyError when a domain with a share
+        has no problems.
         """
         stream = PromptStream(problems, config.seed)
         missing = sorted(set(weights) - set(stream.by_domain))
@@ -82,7 +89,7 @@ class ProRLTrainer(GRPOTrainer):
         self.judge = judge
         self.own_loops = own_loops
         self.curriculum, self.reward, self.probe_every = list(curriculum), reward, probe_every
-        self.truncation_factor = 1.0
+        self.truncation_factor, self.pass_tokens = 1.0, pass_tokens
         self.tokens = dict.fromkeys(("sampled", "prompt", "trained"), 0)
         """So far: completion tokens of all rollouts, dropped ones and validation included; prompt tokens that
         they were drawn from, once a group; prompt and completion tokens that training passed over."""
@@ -99,7 +106,8 @@ class ProRLTrainer(GRPOTrainer):
         # TRL counts rows and repeats each for its group; which problems they stand for, the stream says.
         # Each pass over them draws from torch's generator, so a run of moderate length takes one pass.
         self.groups = config.generation_batch_size // config.num_generations
-        steps = min(MOST_STEPS_A_PASS, config.max_steps // config.steps_per_generation)
+        updates = config.steps_per_generation // config.gradient_accumulation_steps
+        steps = min(MOST_STEPS_A_PASS, config.max_steps // updates)
         rows = Dataset.from_list([{"prompt": problems[0].prompt}] * self.groups * max(1, steps))
         super().__init__(
             model=model,
@@ -123,17 +131,86 @@ class ProRLTrainer(GRPOTrainer):
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
         prompts = prompt_ids[::num_generations]
-        completions = generate(
-            self.accelerator.unwrap_model(self.model),
-            prompts,
-            [num_generations] * len(prompts),
-            Decoding(self.args.temperature, self.args.top_p),
-            self.max_completion_length,
-            eos=self._tokenizer.eos_token_id,
-            pad=self._tokenizer.pad_token_id,
-            uniforms=seeded_uniforms(self._keys, self.max_completion_length),
-        )
-        return [ids for group in completions for ids in group], None
+        decoding = Decoding(self.args.temperature, self.args.top_p)
+        return self._drawn(prompts, num_generations, decoding, self._keys), None
+
+    def _drawn(
+        self, prompts: Sequence[list[int]], copies: int, decoding: Decoding, keys: Sequence[Any]
+    ) -> list[list[int]]:
+        """`copies` completions of each prompt by the study's own loop, each from the numbers of its key."""
+        with self._whole_model() as model:
+            completions = generate(
+                model,
+                prompts,
+                [copies] * len(prompts),
+                decoding,
+                self.max_completion_length,
+                eos=self._tokenizer.eos_token_id,
+                pad=self._tokenizer.pad_token_id,
+                uniforms=seeded_uniforms(keys, self.max_completion_length),
+            )
+        return [ids for group in completions for ids in group]
+
+    @contextmanager
+    def _whole_model(self) -> Iterator[Any]:
+        """The policy with all its weights in this process: where they are sharded, a forward pass would wait
+        for the other processes, which sample other numbers of tokens."""
+        model = self.accelerator.unwrap_model(self.model)
+        parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+        if self.is_deepspeed_enabled:
+            with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as whole:
+                yield whole
+            return
+        for part in parts:
+            part.set_reshard_after_forward(False, recurse=False)
+            part.unshard()
+        try:
+            yield model
+        finally:
+            for part in parts:
+                part.reshard()
+                part.set_reshard_after_forward(True, recurse=False)
+
+    def answer(
+        self, prompts: Sequence[Sequence[Mapping[str, str]]], decoding: Decoding, key: Any, rows: int
+    ) -> list[list[int]]:
+        """One completion of each chat prompt by the policy as it is, as token ids, in all processes alike.
+
+        Each process samples its share, at most `rows` at once where its own loop samples, and completion
+        number i is drawn from numbers of its own, seeded by `(key, i)`; vLLM draws from numbers of its own.
+        """
+        processes, mine = self.accelerator.num_processes, self.accelerator.process_index
+        places = list(range(mine, len(prompts), processes))
+        # Behind a server all processes ask for equally many.
+        padded = places + [0] * (-(-len(prompts) // processes) - len(places))
+        ids, _, _ = self._tokenize_prompts([list(prompts[place]) for place in padded])
+        training = self.model.training
+        self.model.eval()
+        if self.use_vllm:
+            found = self._drawn_by_vllm(ids, decoding)
+        else:
+            found = []
+            for start in range(0, len(places), rows):
+                part = slice(start, min(start + rows, len(places)))
+                keys = [(key, place) for place in places[part]]
+                found += self._drawn(ids[part], 1, decoding, keys)
+        self.model.train(training)
+        pairs = list(zip(places, found, strict=False))  # without the padding
+        if processes > 1:
+            pairs = sorted(gather_object(pairs))
+        return [completion for _, completion in pairs]
+
+    def _drawn_by_vllm(self, ids: list[list[int]], decoding: Decoding) -> list[list[int]]:
+        engine = self.vllm_generation
+        if self.state.global_step != self._last_loaded_step:
+            engine.sync_weights()
+            self._last_loaded_step = self.state.global_step
+        kept = engine.temperature, engine.top_p
+        engine.temperature, engine.top_p = decoding.temperature, decoding.top_p
+        try:
+            return engine.generate(prompts=ids, images=None, num_generations=1)[1]
+        finally:
+            engine.temperature, engine.top_p = kept
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -153,7 +230,7 @@ class ProRLTrainer(GRPOTrainer):
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
             )
         width = input_ids.shape[1]
-        buckets = _length_buckets(attention_mask, width - logits_to_keep)
+        buckets = _length_buckets(attention_mask, width - logits_to_keep, self._rows_at_once(attention_mask))
         logps, entropies = [], []
         for rows in buckets:
             columns = attention_mask[rows].any(0).nonzero()
@@ -173,6 +250,15 @@ class ProRLTrainer(GRPOTrainer):
         order = torch.cat(buckets)
         back = order.argsort()
         return torch.cat(logps)[back], torch.cat(entropies)[back] if compute_entropy else None, None
+
+    def _rows_at_once(self, attention_mask: torch.Tensor) -> int:
+        """Rows that pass the model together, the same in all processes: sharded weights are gathered pass by
+        pass, by all of them."""
+        if not self.pass_tokens:
+            return LENGTH_BUCKET
+        longest = attention_mask.sum(1).max()
+        longest = int(self.accelerator.gather(longest).max())
+        return max(1, min(LENGTH_BUCKET, self.pass_tokens // longest))
 
     # ---- wrapped for dynamic sampling ----------------------------------------------------------------
 
@@ -304,10 +390,8 @@ class ProRLTrainer(GRPOTrainer):
         if probed:
             self._before = [p.detach().to("cpu", copy=True) for p in self._trained_parameters()]
         loss = super().training_step(model, inputs, num_items_in_batch)
-        # Where gradients are summed over processes or micro-batches, what is at hand is not one batch's.
-        alone = self.accelerator.num_processes == self.args.gradient_accumulation_steps == 1
-        if probed and alone and self.beta:
-            share = self._kl_share(model)
+        if probed and self.beta and not self._sharded():
+            share = self._kl_share()
             if share is not None:
                 self._metrics["train"]["kl_share"].append(share)
         return loss
@@ -318,33 +402,58 @@ class ProRLTrainer(GRPOTrainer):
                 p.detach().cpu() - old
                 for p, old in zip(self._trained_parameters(), self._before, strict=True)
             )
-            logs["step_size"] = float(_norm(moved))
+            logs["step_size"] = float(self._norm(moved))
             self._before = None
         return super().log(logs, *args, **kwargs)
 
     def _trained_parameters(self) -> list[torch.Tensor]:
         return [p for p in self.model.parameters() if p.requires_grad]
 
-    def _kl_share(self, model) -> float | None:
+    def _sharded(self) -> bool:
+        """Whether a process holds a part of the weights only."""
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
+    def _norm(self, parts: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Norm over all of `parts`; of sharded ones, over the shards of all processes."""
+        whole = [part.to_local() if isinstance(part, DTensor) else part for part in parts]
+        total = torch.stack([part.square().sum() for part in whole]).sum()
+        if self._sharded():
+            total = self.accelerator.reduce(total.to(self.accelerator.device), "sum").cpu()
+        return total.sqrt()
+
+    def _kl_share(self) -> float | None:
         """Norm of the KL term's gradient over that of the policy gradient, on the batch just passed:
         ||beta grad KL|| / ||grad PG||, None where the rewards leave no policy gradient. The first batch of a
-        rollout step is on-policy."""
+        rollout step is on-policy. Of several micro-batches it is the first, over all processes."""
         batch = self._buffered_inputs[(self._step - 1) % self.args.steps_per_generation]
-        if not bool(batch["advantages"].any()):
+        signal = batch["advantages"].any()[None]
+        if not bool(self.accelerator.gather(signal).any()):
             return None
         parameters, beta = self._trained_parameters(), self.beta
+        alone = self.accelerator.num_processes == self.args.gradient_accumulation_steps == 1
         metrics = {name: list(values) for name, values in self._metrics["train"].items()}
-        self.beta = 0.0
         try:
-            with self.compute_loss_context_manager():
-                loss = self.compute_loss(model, batch)
-            policy = torch.autograd.grad(loss, parameters, allow_unused=True)
+            # Where gradients are summed over processes or micro-batches, what is at hand is not one batch's.
+            total = [p.grad for p in parameters] if alone else self._gradients(batch, parameters)
+            self.beta = 0.0
+            policy = self._gradients(batch, parameters)
         finally:
             self.beta = beta
             self._metrics["train"].clear()
             self._metrics["train"].update(metrics)
-        pairs = [(p.grad, g) for p, g in zip(parameters, policy, strict=True) if g is not None]
-        return float(_norm(total - g for total, g in pairs) / _norm(g for _, g in pairs))
+        pairs = [(t, g) for t, g in zip(total, policy, strict=True) if g is not None]
+        return float(self._norm(t - g for t, g in pairs) / self._norm(g for _, g in pairs))
+
+    def _gradients(
+        self, batch: Mapping[str, Any], parameters: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor | None]:
+        """Gradient of the loss of `batch`, summed over the processes' batches."""
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(self.accelerator.unwrap_model(self.model), batch)
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if self.accelerator.num_processes == 1:
+            return list(found)
+        return [g if g is None else self.accelerator.reduce(g, "sum") for g in found]
 
     # ---- what a checkpoint holds beside TRL's own state -----------------------------------------------
 
@@ -374,22 +483,14 @@ def _sampled_before(prompts, completions, **_: Any) -> list[float]:
 _sampled_before.__name__ = "verified"
 
 
-def _norm(parts: Iterable[torch.Tensor]) -> torch.Tensor:
-    return torch.stack([part.square().sum() for part in parts]).sum().sqrt()
-
-
-def _length_buckets(attention_mask: torch.Tensor, prompt_width: int) -> list[torch.Tensor]:
-    """Row indices in buckets of similar prompt and similar completion length: a bucket is as wide as its
-    longest prompt and its longest completion together, so sorting by the sum alone would not do.
+def _length_buckets(attention_mask: torch.Tensor, prompt_width: int, size: int) -> list[torch.Tensor]:
+    """Row indices in buckets of `size` with similar prompt and similar completion length: a bucket is as wide
+    as its longest prompt and its longest completion together, so sorting by the sum alone would not do.
     """
     prompts, completions = attention_mask[:, :prompt_width].sum(1), attention_mask[:, prompt_width:].sum(1)
-    bands = max(1, round((len(prompts) / LENGTH_BUCKET) ** 0.5))
+    bands = max(1, round((len(prompts) / size) ** 0.5))
     by_prompt = prompts.argsort(stable=True).chunk(bands)
-    return [
-        part
-        for band in by_prompt
-        for part in band[completions[band].argsort(stable=True)].split(LENGTH_BUCKET)
-    ]
+    return [part for band in by_prompt for part in band[completions[band].argsort(stable=True)].split(size)]
 
 
 def _join(rollouts: Sequence[Sequence[Any]]) -> tuple[Any, ...]:

@@ -29,7 +29,8 @@ def parameters_cells(path: Path) -> list[nbformat.NotebookNode]:
 
 
 def test_every_stage_has_its_notebook_and_every_notebook_its_stage() -> None:
-    assert [path.name for path in NOTEBOOKS] == sorted(stage.notebook for stage in STAGES.values())
+    files = [file for stage in STAGES.values() for file in (stage.notebook, stage.elsewhere) if file]
+    assert [path.name for path in NOTEBOOKS] == sorted(files)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -62,7 +63,7 @@ class TestNotebook:
             assert re.search(r"  # \S.+", line), f"{line}: say what it is after two blanks and a #"
 
     def test_takes_only_parameters_that_its_stage_provides(self, path: Path) -> None:
-        (name,) = [name for name, stage in STAGES.items() if stage.notebook == path.name]
+        (name,) = [n for n, stage in STAGES.items() if path.name in (stage.notebook, stage.elsewhere)]
         segment = "s1" if "segment" in STAGES[name].sections else None
         offered = stage_values(name, params.load(ROOT / "params.yaml"), segment)
         (cell,) = parameters_cells(path)

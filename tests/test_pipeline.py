@@ -19,15 +19,26 @@ from prorl_study.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "prorl_study"
-FOLDERS = ("domains", "judges", "verification")
+FOLDERS = ("domains", "hub", "judges", "verification")
 """Sub-packages that dvc.yaml lists as one folder."""
 READ_BY = {
     "reporting.py": "templates",
     "paper.py": "paper.yaml",
 }
 """Files that a module reads beside its code."""
-WITHOUT_EFFECT = {"workspace", "isolation", "workers"}
-"""Parameters that no result depends on, so that changing one must not run a stage again."""
+WITHOUT_EFFECT = {
+    "workspace",
+    "isolation",
+    "workers",
+    "launcher",
+    "micro_batch",
+    "pass_tokens",
+    "vllm_server",
+    "vllm_memory",
+    "report_to",
+    "deterministic",
+}
+"""Parameters that no result is meant to depend on, so that changing one must not run a stage again."""
 MINUTES = 10
 """How long the small study may take."""
 
@@ -41,9 +52,15 @@ def stage_body(name: str) -> dict:
     return stage.get("do", stage)
 
 
+def notebooks_of(name: str) -> list[str]:
+    stage = STAGES[name]
+    return [file for file in (stage.notebook, stage.elsewhere) if file]
+
+
 def notebook_code(name: str) -> str:
-    notebook = nbformat.read(ROOT / "notebooks" / STAGES[name].notebook, as_version=4)
-    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    """The code of all notebooks that the stage may run."""
+    notebooks = [nbformat.read(ROOT / "notebooks" / file, as_version=4) for file in notebooks_of(name)]
+    return "\n".join(c.source for notebook in notebooks for c in notebook.cells if c.cell_type == "code")
 
 
 def named_modules(code: str) -> set[str]:
@@ -83,7 +100,7 @@ def expected_code(name: str) -> set[str]:
         files = used_files("from prorl_study.reporting import write_index")
     else:
         files = used_files(notebook_code(name))
-    deps: set[str] = set() if name == "index" else {f"notebooks/{STAGES[name].notebook}"}
+    deps: set[str] = set() if name == "index" else {f"notebooks/{file}" for file in notebooks_of(name)}
     for file in files - {ROOT / PACKAGE / "__init__.py"}:
         part = file.relative_to(ROOT / PACKAGE)
         deps.add(f"{PACKAGE}/{part.parts[0] if part.parts[0] in FOLDERS else part}")

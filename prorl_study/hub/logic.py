@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import zip_longest
 
 from prorl_study.errors import StudyError
 from prorl_study.hub.sources import Drop, Item, Row, Source
@@ -34,17 +35,25 @@ def trainable() -> list[str]:
 
 
 def entries(names: Sequence[str], seed: int, total: int) -> Iterator[Row]:
-    """`total` entries, spread over the tasks as evenly as can be, task by task."""
+    """`total` entries, spread over the tasks as evenly as can be, the tasks in turn: the first few hundred
+    are of all of them."""
+    rounds = zip_longest(
+        *(
+            _of_task(name, seed, total // len(names) + (number < total % len(names)))
+            for number, name in enumerate(names)
+        )
+    )
+    yield from (entry for turn in rounds for entry in turn if entry is not None)
+
+
+def _of_task(name: str, seed: int, size: int) -> Iterator[Row]:
     import reasoning_gym
 
-    for number, name in enumerate(names):
-        size = total // len(names) + (number < total % len(names))
-        if reason := judge.refusal(name):
-            yield from ({"task": name, "refused": reason} for _ in range(size))
-            continue
-        yield from (
-            {"task": name, **entry} for entry in reasoning_gym.create_dataset(name, seed=seed, size=size)
-        )
+    if reason := judge.refusal(name):
+        yield from ({"task": name, "refused": reason} for _ in range(size))
+    elif size:
+        made = reasoning_gym.create_dataset(name, seed=seed, size=size)
+        yield from ({"task": name, **entry} for entry in made)
 
 
 def puzzle(row: Row) -> Item:

@@ -2,7 +2,8 @@
 
 A training problem that shares thirteen words in a row with a benchmark problem is taken out, and so is one
 whose whole text, if shorter, stands in it. Words in a row that many problems of a benchmark share are its
-boilerplate (a request for a format, a puzzle's rules) and prove nothing. Left out: paraphrases and
+boilerplate (a request for a format, a puzzle's rules) and prove nothing. Where both are made by the same
+generator, runs of words agree by chance, and the same prompt alone counts. Left out: paraphrases and
 translations, which no n-gram finds.
 """
 
@@ -65,15 +66,21 @@ def index(benchmarks: Mapping[str, Sequence[Problem]]) -> dict[tuple[str, ...], 
 
 
 def decontaminate(
-    training: Sequence[Problem], benchmarks: Mapping[str, Sequence[Problem]]
+    training: Sequence[Problem],
+    benchmarks: Mapping[str, Sequence[Problem]],
+    twins: Mapping[str, Sequence[Problem]] | None = None,
 ) -> tuple[list[Problem], list[Match]]:
-    """The training problems that share no n-gram with a benchmark, and what was found in the others."""
+    """The training problems that share no n-gram with one of `benchmarks` and no whole prompt with one of
+    `twins`, made by the same generator, and what was found in the others."""
     known = index(benchmarks)
+    prompts = {prompt_text(p): (name, p.id) for name, found in (twins or {}).items() for p in found}
     kept, matches = [], []
     for problem in training:
         gram = next((gram for gram in ngrams(words(problem)) if gram in known), None)
-        if gram is None:
-            kept.append(problem)
-        else:
+        if gram is not None:
             matches.append(Match(problem.id, *known[gram], " ".join(gram)))
+        elif twin := prompts.get(prompt_text(problem)):
+            matches.append(Match(problem.id, *twin, "the whole prompt"))
+        else:
+            kept.append(problem)
     return kept, matches

@@ -74,7 +74,11 @@ def prepare(
     for name in names:
         found = benchmarks.get(name) or read(known[name], limit)
         checked = golds.check(found, open_pool, out / ".golds")
-        kept, matches = decontaminate(checked.problems, texts) if name in TRAINING else (checked.problems, [])
+        kept, matches = checked.problems, []
+        if name in TRAINING:
+            alike = {b: found for b, found in texts.items() if known[name].rows and known[b].rows}
+            others = {b: found for b, found in texts.items() if b not in alike}
+            kept, matches = decontaminate(checked.problems, others, alike)
         write_parquet(pd.DataFrame([problem.row() for problem in kept]), out / f"{name}.parquet")
         card[name] = entry(found, checked, kept, matches, list(texts) if name in TRAINING else [])
         write_json(card, path)
