@@ -135,8 +135,8 @@ def measure(
 
     Counts have a row per (model, setting, problem); a model whose best temperature is the shared one has the
     same samples in both settings. Validation counts come from `results/counts` where the benchmarks have
-    them and are sampled here (`settings.samples` each) where not. `engine` is what samples. Raises StudyError where a model, a split or
-    those counts are missing.
+    them and are sampled here (`settings.samples` each) where not. `engine` is what samples. Raises
+    StudyError where a model, a split or those counts are missing.
     """
     from prorl_study import samplers  # here, so that recomputing results needs no torch
 

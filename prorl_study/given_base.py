@@ -43,8 +43,8 @@ def take(base: str, revision: str, longest: int, out: Path) -> Taken:
     limit = model_source.context_limit(source)
     if limit and limit <= longest:
         raise StudyError(
-            f"{base} takes {limit} tokens of prompt and answer together, and answers may have {longest}; lower "
-            "max_completion_tokens and max_tokens in params.yaml."
+            f"{base} takes {limit} tokens of prompt and answer together, and answers may have {longest}; "
+            "lower max_completion_tokens and max_tokens in params.yaml."
         )
     tokenizer = model_source.load_tokenizer(source, plain=True)
     own = tokenizer.chat_template != model_source.PLAIN_TEMPLATE

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from ruamel.yaml import YAML
 
+from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
 
 
@@ -45,7 +46,8 @@ class DataParams:
     """Sizes of the splits that the stages use: the first problems of each split of the snapshot."""
 
     train_problems: int
-    """Training problems in all, split 40:24:25:37:10 over the domains (paper: 136,000)."""
+    """Training problems in all, split over the domains by their weights, 40:24:25:37:10 for the paper's
+    (paper: 136,000)."""
     validation_problems: int
     """Per domain; decisions look at these only."""
     test_problems: int
@@ -100,6 +102,10 @@ class BaseModelParams:
         _positive(self, "vocabulary", "hidden_size", "layers", "heads", "sft_steps", "sft_batch")
 
 
+def _domains(named: list[str]) -> list[str]:
+    return list(DOMAINS) if named == ["all"] else named
+
+
 @dataclass(frozen=True)
 class TrainParams:
     """The recipe of one arm and the size of its rollouts; see `recipe.py` for what each part does."""
@@ -107,7 +113,8 @@ class TrainParams:
     learning_rate: float
     """AdamW, constant (paper: 2e-6 for 1.5 B parameters)."""
     domains: list[str]
-    """Domains that the arm trains on; a specialist has one."""
+    """Domains that the arm trains on; a specialist has one. `[all]`, here and in the curriculum, names every
+    domain of the study."""
     prompts_per_step: int
     """Groups that a rollout step trains on (paper: 256)."""
     rollouts_per_prompt: int
@@ -162,6 +169,10 @@ class TrainParams:
     """Stop when the token entropy falls below this (nats)."""
 
     def __post_init__(self) -> None:
+        # Resolved here, so that whoever reads a recipe, or compares two, sees names.
+        object.__setattr__(self, "domains", _domains(self.domains))
+        entries = [e | {"domains": _domains(e["domains"])} if "domains" in e else e for e in self.curriculum]
+        object.__setattr__(self, "curriculum", entries)
         _positive(
             self,
             "learning_rate",

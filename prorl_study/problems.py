@@ -156,7 +156,10 @@ def snapshot_content(folder: Path, domain: str, split: str) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())
     except FileNotFoundError:
-        raise StudyError(f"{path} is missing; restore it with `dvc checkout data.dvc`.") from None
+        raise StudyError(
+            f"{path} is missing; restore it with `dvc checkout data.dvc`, or, for a domain that was added, "
+            "write it with `prorl-study snapshot`."
+        ) from None
     except (OSError, EOFError) as error:
         raise StudyError(
             f"{path} is damaged ({error}); restore it with `dvc checkout -f data.dvc`."

@@ -6,6 +6,7 @@ decides anything. Arms differ by parameters alone; there is no code path per arm
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,12 +108,23 @@ def _vllm(engine: EngineParams) -> dict[str, Any]:
     return {
         "use_vllm": True,
         "vllm_mode": engine.rollout_engine.removeprefix("vllm_"),
-        "vllm_server_base_url": engine.vllm_server or None,
+        "vllm_server_base_url": _server(engine.vllm_server),
         "vllm_gpu_memory_utilization": engine.vllm_memory,
         # vLLM's log-probabilities differ from the trainer's by rounding, which over a long answer adds up.
         "vllm_importance_sampling_correction": True,
         "vllm_importance_sampling_mode": engine.importance_sampling,
     }
+
+
+def _server(url: str) -> str | None:
+    """The server's URL, variables of the environment filled in: a scheduler says late where it runs."""
+    found = os.path.expandvars(url)
+    if "$" in found:
+        raise StudyError(
+            f"engine.vllm_server={url!r}: the environment has no such variable; set it, or give the URL in "
+            "params.yaml."
+        )
+    return found or None
 
 
 def _check_trackers(names: Sequence[str]) -> None:

@@ -96,6 +96,7 @@ def report() -> dict[str, Any]:
     panels = figures.pass_at_k_figure(rows, "hard").axes
     return {
         "order": list(DOMAINS),
+        "trained_on": params.load(ROOT / "params.yaml").train.domains,
         "colours": figures.DOMAIN_COLOURS,
         "forest": [text.get_text() for text in figures.gains_figure(gains).axes[0].get_yticklabels()],
         "panels": [axis.get_title() for axis in panels if axis.get_visible()],

@@ -84,7 +84,8 @@ def test_a_sixth_domain_is_in_the_data_with_its_share_of_the_mix_and_its_golds_c
     assert floor["domain"] == "letters" and floor["garbage"] == {"score": 0.0, "solved": 0.0}
 
 
-def test_a_sixth_domain_is_trained_on_with_its_share(copy):
+def test_a_sixth_domain_is_trained_on_with_its_share(copy, report):
+    assert report["trained_on"] == report["order"]
     logs = scenario(copy, "training")
     kept = {name: sum(log[f"kept/{name}"] for log in logs) for name in (*PAPER_DOMAINS, "letters")}
     assert sum(kept.values()) == 3 * 16 and abs(kept["letters"] - 48 * 10 / 146) < 2

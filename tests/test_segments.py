@@ -18,7 +18,7 @@ from prorl_study import segments
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
 from prorl_study.files import read_log, write_json
-from prorl_study.params import SegmentParams
+from prorl_study.params import EngineParams, SegmentParams
 
 RECIPE = replace(
     tiny.TRAIN,
@@ -289,7 +289,8 @@ def test_the_fingerprint_covers_the_recipe_but_not_the_budget(start):
     )
 
     def of(train=RECIPE, segment=base):
-        return segments.fingerprint(train, segment, 1, start / "problems", start / "base")
+        engine = EngineParams()
+        return segments.fingerprint(train, segment, 1, start / "problems", start / "base", engine)
 
     assert of() == of(segment=replace(base, tokens=9))
     assert of() != of(train=replace(RECIPE, learning_rate=1e-9))
