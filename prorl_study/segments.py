@@ -512,6 +512,11 @@ def _segment_trainer():
 
     from prorl_study.trainer import ProRLTrainer
 
+    # Where several processes train on CPUs, transformers restores tensors to `cpu:0`, which torch knows not.
+    torch.serialization.register_package(
+        30, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
+    )
+
     class SegmentTrainer(ProRLTrainer):
         """Adds the study's own state to TRL's checkpoints."""
 
