@@ -9,6 +9,7 @@ run is in `provenance.py`.
 from __future__ import annotations
 
 import html
+import json
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ from typing import Any
 import nbformat
 import psutil
 from IPython.display import HTML, display
+from ruamel.yaml import YAML
 
 from prorl_study import params
 from prorl_study.errors import StudyError
@@ -264,6 +266,7 @@ def write_index(ws: Workspace) -> Path:
         "seed": str(study.seed),
         "params": digest(project_root() / "params.yaml")[:12],
         "versions": html.escape(versions),
+        "where": _where(ws.results / "gpu_check.json"),
     }
     text = (TEMPLATES / "study" / "index_page.html").read_text()
     for key, value in facts.items():
@@ -271,6 +274,19 @@ def write_index(ws: Workspace) -> Path:
     index = ws.reports / "index.html"
     index.write_text(text)
     return index
+
+
+def _where(gpu_check: Path) -> str:
+    """Rows of the table that says what has been run where."""
+    found = json.loads(gpu_check.read_text()).get("machine", {}) if gpu_check.is_file() else {}
+    card = found.get("card", "none")
+    on_card = "nowhere yet: a tiny model on a CPU, in tests" if card == "none" else card
+    rows = YAML(typ="safe").load((TEMPLATES / "study" / "run_where.yaml").read_text())
+    return "\n".join(
+        f"<tr><td>{html.escape(row['what'])}</td><td>{html.escape(row['where'].format(card=on_card))}</td>"
+        f"<td><code>{html.escape(row['how'])}</code></td></tr>"
+        for row in rows
+    )
 
 
 def _card(page: Path, notebook: str, target: str) -> str:

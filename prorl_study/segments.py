@@ -646,6 +646,11 @@ RENAMED = {
     "completions/clipped_ratio": "truncated",
     "clip_ratio/low_mean": "clipped_low",
     "clip_ratio/high_mean": "clipped_high",
+    # where vLLM samples: the trainer's probability of a token over vLLM's
+    "sampling/importance_sampling_ratio/mean": "importance_ratio",
+    "sampling/importance_sampling_ratio/min": "importance_ratio_min",
+    "sampling/importance_sampling_ratio/max": "importance_ratio_max",
+    "sampling/sampling_logp_difference/mean": "logp_difference",
 }
 """TRL's names for what the study logs under clearer ones: its reward describes the kept groups only."""
 

@@ -7,7 +7,7 @@ show each benchmark by itself. Left out: fetching and cleaning the sets, which `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -37,7 +37,7 @@ ANY_ANSWER = "</think>The answer is {0}. \\boxed{{{0}}} <answer>{0}</answer>\n``
 
 
 def build(
-    origin: OriginParams, sizes: DataParams, seed: int, out: Path, work: Path, open_pool: Callable[[], Judge]
+    origin: OriginParams, sizes: DataParams, seed: int, out: Path, work: Path, pool: Judge
 ) -> dict[str, Any]:
     """Fetch and clean the sets of `origin`, write `<split>.parquet` and `floors.json` into `out`.
 
@@ -49,7 +49,7 @@ def build(
     asked = [*origin.benchmark_sets, *origin.hard_sets]
     _check_names(origin)
     limit = origin.hub_limit or None
-    card = prepare([*asked, *origin.training_sets], asked, limit, work, open_pool)
+    card = prepare([*asked, *origin.training_sets], asked, limit, work, lambda: pool)
     sets = {name: _of_set(work, name) for name in [*asked, *origin.training_sets]}
     test = [name for name in origin.benchmark_sets if name != OOD]
     splits = {
@@ -64,7 +64,6 @@ def build(
     splits = {split: [replace(p, split=split) for p in found] for split, found in splits.items()}
     _check_domains(splits)
     check_held_out(splits)
-    pool = open_pool()
     everything = [p for found in splits.values() for p in found]
     floors = measure_floors(everything, sizes.floor_samples, seed, pool)
     write_problems(splits, floors, out)
