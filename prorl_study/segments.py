@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -505,6 +506,16 @@ def _cut_back(log: Path, step: int) -> None:
         os.replace(partial, log)
 
 
+@cache
+def _restore_to_cpus() -> None:
+    """Where several processes train on CPUs, transformers restores to `cpu:0`, which torch knows not."""
+    import torch
+
+    torch.serialization.register_package(
+        30, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
+    )
+
+
 def _segment_trainer():
     import torch
     from safetensors import SafetensorError
@@ -512,10 +523,7 @@ def _segment_trainer():
 
     from prorl_study.trainer import ProRLTrainer
 
-    # Where several processes train on CPUs, transformers restores tensors to `cpu:0`, which torch knows not.
-    torch.serialization.register_package(
-        30, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
-    )
+    _restore_to_cpus()
 
     class SegmentTrainer(ProRLTrainer):
         """Adds the study's own state to TRL's checkpoints."""
