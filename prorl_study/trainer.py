@@ -8,7 +8,8 @@ are wrapped to measure how much of the gradient is the KL's. A contract test pin
 
 Several processes share each round's prompts, judge what they sampled and exchange the groups, so that all
 make the same choice. Each completion is drawn from numbers of its own, seeded by (seed, draw, sample),
-so the choice does not depend on how many processes there are. Left out: engines that sample elsewhere.
+so the choice does not depend on how many processes there are. Sharded weights are whole during a rollout.
+Where vLLM samples, TRL drives it, and it draws from numbers of its own.
 """
 
 from __future__ import annotations
