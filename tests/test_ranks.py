@@ -1,7 +1,7 @@
 """Segments in two processes, as `accelerate launch` starts them: the same training as in one, kills included.
 
-Plain copies of the weights (DDP) run in every test run; sharded ones (FSDP2) take as long again and are slow
-tests.
+Plain copies of the weights (DDP) go through a reset and a kill in every test run; sharded ones (FSDP2), and a
+boundary that keeps everything, are slow tests.
 """
 
 import os
@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -87,6 +89,14 @@ def config(root: Path, how: str, name: str) -> Path:
     return folder / "config.json"
 
 
+def rank_of(process: psutil.Process, path: Path) -> str | None:
+    """Which of the job's processes this is; None where it is none of them, or is gone."""
+    try:
+        return process.environ().get("RANK") if str(path) in process.cmdline() else None
+    except psutil.Error:
+        return None
+
+
 def train(root: Path, how: str, name: str, kill_one: bool = False) -> Path:
     """Train a segment; with `kill_one` a process of it gets SIGKILL once a checkpoint is there."""
     path = config(root, how, name)
@@ -96,13 +106,10 @@ def train(root: Path, how: str, name: str, kill_one: bool = False) -> Path:
 
     def tick() -> None:
         if kill_one and not ticks and any((path.parent / "work").glob("checkpoints/*/study_state.json")):
-            found = [
-                p
-                for p in psutil.Process().children(recursive=True)
-                if p.is_running() and p.environ().get("RANK") == "1" and str(path) in p.cmdline()
-            ]
-            found[0].send_signal(signal.SIGKILL)
-            ticks.append(time.monotonic())
+            for process in psutil.Process().children(recursive=True):
+                if rank_of(process, path) == "1" and not ticks:
+                    process.send_signal(signal.SIGKILL)
+                    ticks.append(time.monotonic())
 
     try:
         launcher.run_module(module, [str(path)], path.parent / "train.log", tick, COMMANDS[how])
@@ -117,8 +124,17 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def one(start: Path) -> dict[str, Path]:
-    return {name: train(start, "one", name) for name in CHAIN}
+def one(start: Path) -> Callable[[str], Path]:
+    """Folder of a segment that was trained in one process, with those before it."""
+
+    @cache
+    def trained(name: str) -> Path:
+        previous = CHAIN[name][0]
+        if previous != "base":
+            trained(previous)
+        return train(start, "one", name)
+
+    return trained
 
 
 @pytest.fixture(scope="module", params=["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
@@ -133,12 +149,12 @@ def two(request, start: Path) -> dict[str, Path]:
     left = [p for p in psutil.process_iter(["cmdline"]) if str(start / f"{how}-s2") in str(p.info["cmdline"])]
     assert not left, "processes of the killed job go on"
     found["s2"] = train(start, how, "s2")
-    return found | {"s3": train(start, how, "s3")}
+    return found if how == "ddp" else found | {"s3": train(start, how, "s3")}
 
 
 def test_two_processes_train_as_one_does_through_a_reset_a_kill_and_a_kept_optimizer(one, two):
-    for name in CHAIN:
-        alone, shared = (read_log(folder / "work" / "log.jsonl") for folder in (one[name], two[name]))
+    for name in two:
+        alone, shared = (read_log(folder / "work" / "log.jsonl") for folder in (one(name), two[name]))
         assert [r["step"] for r in shared] == [r["step"] for r in alone]
         for ours, theirs in zip(shared, alone, strict=True):
             for count in ("kept_fraction", "filled_groups", *(f"kept/{d}" for d in DOMAINS)):
@@ -146,7 +162,7 @@ def test_two_processes_train_as_one_does_through_a_reset_a_kill_and_a_kept_optim
             assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
             assert ours["kl"] == pytest.approx(theirs["kl"], rel=1e-3, abs=1e-7)
             assert ours["step_size"] == pytest.approx(theirs["step_size"], rel=1e-3)
-        apart = [(weights(two[name])[k] - w).abs().max() for k, w in weights(one[name]).items()]
+        apart = [(weights(two[name])[k] - w).abs().max() for k, w in weights(one(name)).items()]
         assert max(apart) < 1e-4, name
 
 
@@ -155,33 +171,33 @@ def test_the_run_goes_on_from_its_checkpoint_and_not_from_its_start(two):
     assert len(steps) <= len(set(steps)) + 1, f"steps were made again: {steps}"
 
 
-def test_the_reference_moves_or_stays_in_two_processes_as_in_one(one, two):
-    reference = load_file(two["s3"] / "model" / "reference" / "model.safetensors")
-    for name, weight in weights(two["s1"]).items():
-        assert torch.equal(reference[name], weight), f"{name}: s3 keeps the reference that s2 took from s1"
+def test_a_reset_takes_the_policy_as_reference_and_a_boundary_that_keeps_it_passes_it_on(two):
+    for last in set(two) - {"s1"}:  # s2 takes it from s1, s3 keeps it
+        reference = load_file(two[last] / "model" / "reference" / "model.safetensors")
+        assert all(torch.equal(reference[name], weight) for name, weight in weights(two["s1"]).items()), last
 
 
 def test_the_kl_gradients_share_of_two_processes_is_that_of_one(one, two):
-    alone, shared = (read_log(folder["s2"] / "work" / "log.jsonl") for folder in (one, two))
+    alone, shared = (read_log(folder / "work" / "log.jsonl") for folder in (one("s2"), two["s2"]))
     if "kl_share" not in shared[-1]:
         pytest.skip("not measured where weights are sharded")
     for ours, theirs in zip(shared, alone, strict=True):
         assert ours["kl_share"] == pytest.approx(theirs["kl_share"], rel=1e-2, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_refusal_in_one_of_several_processes_is_one_sentence(start: Path):
     path = config(start, "ddp", "s1")
     text = path.read_text().replace('"prompts_per_step": 8', '"prompts_per_step": 9')
     path = path.with_name("odd.json")
     path.write_text(text.replace("ddp-s1/work", "ddp-odd/work"))
-    with pytest.raises(
-        StudyError, match=r"process \d: prompts_per_step=9 .* by 2 processes"
-    ):
+    with pytest.raises(StudyError, match=r"process \d: prompts_per_step=9 .* by 2 processes"):
         launcher.run_module(
             "prorl_study.segments", [str(path)], path.with_name("odd.log"), launcher=COMMANDS["ddp"]
         )
 
 
+@pytest.mark.slow
 def test_a_killed_launcher_leaves_no_process_behind(start: Path):
     path = config(start, "ddp", "s1").with_name("orphans.json")
     path.write_text((start / "ddp-s1" / "config.json").read_text().replace("ddp-s1/", "ddp-orphans/"))
