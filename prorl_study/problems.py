@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields
 from importlib.metadata import version
@@ -236,18 +236,34 @@ def measure_floors(
     problems: Sequence[Problem], samples: int, seed: int, judge: Judge
 ) -> dict[str, dict[str, Any]]:
     """Per task, what `garbage` and `guess` earn on its first `samples` problems: mean score, solved share."""
+
+    def write(kind: str, problem: Problem, members: Sequence[Problem]) -> str:
+        domain = DOMAINS[problem.domain]
+        written = domain.garbage if kind == "garbage" else domain.guess
+        return written(problem, Random(f"{seed}/{kind}/{problem.id}"))
+
+    return floors_by_task(problems, samples, judge, write)
+
+
+def floors_by_task(
+    problems: Sequence[Problem],
+    samples: int,
+    judge: Judge,
+    write: Callable[[str, Problem, Sequence[Problem]], str],
+) -> dict[str, dict[str, Any]]:
+    """`measure_floors` for any writer: `write(kind, problem, problems of its task)` is the answer that
+    counts as `garbage` or `guess`."""
     by_task: dict[str, list[Problem]] = {}
     for problem in problems:
         by_task.setdefault(problem.task, []).append(problem)
     floors: dict[str, dict[str, Any]] = {}
     for task, members in by_task.items():
         chosen = members[:samples]
-        domain = DOMAINS[chosen[0].domain]
-        assert all(p.domain == domain.name for p in members), f"task {task} is in two domains"
-        floors[task] = {"domain": domain.name, "open_ended": chosen[0].open_ended, "problems": len(chosen)}
-        for kind, write in (("garbage", domain.garbage), ("guess", domain.guess)):
-            texts = [(p, write(p, Random(f"{seed}/{kind}/{p.id}"))) for p in chosen]
-            verdicts = judge.verify(texts)
+        domain = chosen[0].domain
+        assert all(p.domain == domain for p in members), f"task {task} is in two domains"
+        floors[task] = {"domain": domain, "open_ended": chosen[0].open_ended, "problems": len(chosen)}
+        for kind in ("garbage", "guess"):
+            verdicts = judge.verify([(p, write(kind, p, members)) for p in chosen])
             floors[task][kind] = {
                 "score": sum(v.score for v in verdicts) / len(verdicts),
                 "solved": sum(v.solved for v in verdicts) / len(verdicts),

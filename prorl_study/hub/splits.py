@@ -23,6 +23,7 @@ from prorl_study.params import DataParams, OriginParams
 from prorl_study.problems import (
     Judge,
     check_held_out,
+    floors_by_task,
     load_problems,
     mixture,
     write_problems,
@@ -148,28 +149,12 @@ def measure_floors(
     `garbage` is one fixed answer in every domain's format, `guess` the answer of another problem of the task
     (the fixed one where answers are programs or texts). Same keys as `problems.measure_floors`.
     """
-    by_task: dict[str, list[Problem]] = {}
-    for problem in problems:
-        by_task.setdefault(problem.task, []).append(problem)
-    floors: dict[str, dict[str, Any]] = {}
-    for task, members in by_task.items():
-        chosen = members[:samples]
-        others = [Random(f"{seed}/guess/{p.id}").choice(members) for p in chosen]
-        floors[task] = {
-            "domain": chosen[0].domain,
-            "open_ended": chosen[0].open_ended,
-            "problems": len(chosen),
-        }
-        for kind, texts in (
-            ("garbage", [ANY_ANSWER.format("0")] * len(chosen)),
-            ("guess", [ANY_ANSWER.format(other.answer or "0") for other in others]),
-        ):
-            verdicts = judge.verify(list(zip(chosen, texts, strict=True)))
-            floors[task][kind] = {
-                "score": sum(v.score for v in verdicts) / len(verdicts),
-                "solved": sum(v.solved for v in verdicts) / len(verdicts),
-            }
-    return floors
+
+    def write(kind: str, problem: Problem, members: Sequence[Problem]) -> str:
+        other = Random(f"{seed}/guess/{problem.id}").choice(members)
+        return ANY_ANSWER.format((other.answer if kind == "guess" else "") or "0")
+
+    return floors_by_task(problems, samples, judge, write)
 
 
 # ---- tables of the data card --------------------------------------------------------------------------
