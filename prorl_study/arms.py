@@ -16,13 +16,12 @@ import pandas as pd
 
 from prorl_study.errors import StudyError
 from prorl_study.experiments import ARM_KEYS, SEGMENT_KEYS, RunPlan, recipe
-from prorl_study.params import ArmsParams, EngineParams, SegmentParams, TrainParams, build
+from prorl_study.params import PLAIN_ENGINE, ArmsParams, EngineParams, SegmentParams, TrainParams, build
 from prorl_study.paths import Workspace
 
 if TYPE_CHECKING:
     from prorl_study.sampling import Sampler
 
-PLAIN = EngineParams()
 EXPERIMENT = "laptop"
 """What the rows say that they belong to."""
 AT_ONCE = 2
@@ -83,7 +82,7 @@ def run_all(
     isolation: str,
     seed: int,
     ws: Workspace,
-    engine: EngineParams = PLAIN,
+    engine: EngineParams = PLAIN_ENGINE,
 ) -> list[dict[str, Any]]:
     """Train and judge every arm, `AT_ONCE` beside each other, in processes of their own; returns the rows.
 
@@ -105,7 +104,7 @@ def run_all(
     left = sum(s.tokens for c in configs for s in c.plan.segments if s.segment not in c.trained)
     bar = progress.ChainsProgress(logs, left, "arms")
     jobs = [([config.file()], Path(config.work) / "run.log") for config in configs]
-    at_once = AT_ONCE if engine == PLAIN else 1
+    at_once = AT_ONCE if engine == PLAIN_ENGINE else 1
     launcher.run_modules("prorl_study.runs", jobs, at_once, bar)
     bar.close()
     return [json.loads(Path(config.out).read_text()) for config in configs]

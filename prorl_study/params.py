@@ -365,6 +365,10 @@ class EngineParams:
             )
 
 
+PLAIN_ENGINE = EngineParams()
+"""One process, the study's own loop, each update's completions at once."""
+
+
 @dataclass(frozen=True)
 class BoundaryParams:
     """How far few models are sampled on few problems."""

@@ -14,10 +14,7 @@ from typing import Any
 from trl import GRPOConfig
 
 from prorl_study.errors import StudyError
-from prorl_study.params import EngineParams, TrainParams
-
-PLAIN = EngineParams()
-"""One process, the study's own loop, each update's completions at once."""
+from prorl_study.params import PLAIN_ENGINE, EngineParams, TrainParams
 
 
 def grpo_config(
@@ -27,7 +24,7 @@ def grpo_config(
     seed: int,
     on_gpu: bool,
     processes: int = 1,
-    engine: EngineParams = PLAIN,
+    engine: EngineParams = PLAIN_ENGINE,
 ) -> GRPOConfig:
     """TRL configuration for `steps` rollout steps of the arm that `params` describes.
 

@@ -25,7 +25,7 @@ from prorl_study import launcher
 from prorl_study.errors import StudyError
 from prorl_study.experiments import RunPlan
 from prorl_study.files import VERDICT_CODE, code_digests, digest, digests, read_log, write_json
-from prorl_study.params import EngineParams, SegmentParams, TrainParams, build
+from prorl_study.params import PLAIN_ENGINE, EngineParams, SegmentParams, TrainParams, build
 from prorl_study.paths import Workspace, project_root
 from prorl_study.segments import DETERMINING, ROLLOUTS, SegmentConfig, read_state, train_segment
 
@@ -162,7 +162,7 @@ def _train_and_judge(config: RunConfig) -> dict[str, Any]:
 def _train(config: SegmentConfig) -> None:
     """Train a segment here, or where the engine has launchers or cards to fill in processes of its own, which
     give back all memory before the model is judged."""
-    if config.engine == EngineParams():
+    if config.engine == PLAIN_ENGINE:
         train_segment(config)
         return
     path = Path(config.work) / "config.json"
