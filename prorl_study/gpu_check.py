@@ -19,9 +19,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from prorl_study.domains.problem import Problem, Verdict
 from prorl_study.errors import StudyError
 from prorl_study.files import digests, read_log, write_json
 from prorl_study.launcher import run_module
@@ -44,6 +46,7 @@ ARCHITECTURE = {
 """Of DeepSeek-R1-Distill-Qwen-1.5B, from its config.json."""
 
 MODULE = "prorl_study.gpu_check"
+VLLM_MODULE = "prorl_study.gpu_check_vllm"
 OUT = "results/gpu_check.json"
 SEED = 1
 MATMUL_TRIES = 10
@@ -99,6 +102,8 @@ def check(folder: Path, sizes: Sizes, out: Path) -> dict[str, Any]:
         "small_step": small_step,
         "drift": lambda: drift(folder / "model", sizes.drift_rows, sizes.drift_tokens),
         "segments": lambda: segments(folder / "segments", sizes),
+        "vllm_rollouts": lambda: with_vllm("rollouts", folder),
+        "vllm_evaluation": lambda: with_vllm("evaluation", folder),
     }
     save_model(folder / "model", sizes.architecture)
     report: dict[str, Any] = {}
@@ -123,11 +128,19 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Until the card has done what it was given."""
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def peak_memory_gb() -> float:
+    """Most memory that tensors have held since `torch.cuda.reset_peak_memory_stats`; 0 without a card."""
+    import torch
+
+    return round(torch.cuda.max_memory_allocated() / 1e9, 2) if torch.cuda.is_available() else 0.0
 
 
 def machine(size: int) -> dict[str, Any]:
@@ -139,11 +152,11 @@ def machine(size: int) -> dict[str, Any]:
     a, b = (torch.randn(size, size, device=device(), dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
         a @ b
-    _wait()
+    wait()
     began = time.perf_counter()
     for _ in range(MATMUL_TRIES):
         a @ b
-    _wait()
+    wait()
     seconds = (time.perf_counter() - began) / MATMUL_TRIES
     cuda = torch.cuda.is_available()
     return {
@@ -152,7 +165,7 @@ def machine(size: int) -> dict[str, Any]:
         "cuda": torch.version.cuda or "none",
         "versions": {name: version(name) for name in ("torch", "transformers", "trl", "accelerate")},
         "date": time.strftime("%Y-%m-%d"),
-        "matmul_tflops": round(2 * size**3 / seconds / 1e12, 3),
+        "matmul_tflops": round(2 * size**3 / seconds / 1e12, 6),
     }
 
 
@@ -193,7 +206,14 @@ def recipe(**changes: Any) -> TrainParams:
     """The study's recipe at the paper's learning rate, on math alone, with a reward drawn by lot."""
     train = load(project_root() / "params.yaml").train
     fixed = {"domains": ["math"], "curriculum": [], "reward": "random", "learning_rate": SMALL_STEP}
-    return replace(train, **fixed, **changes)
+    return replace(train, **fixed | changes)
+
+
+class Unasked:
+    """In place of the pool that judges, for rewards that are drawn by lot."""
+
+    def verify(self, items: list[tuple[Problem, str]], *, answers: bool) -> list[Verdict]:
+        return [Verdict(0.0, False, "wrong")] * len(items)
 
 
 # ---- the training step --------------------------------------------------------------------------------
@@ -210,7 +230,6 @@ def training_step(model: Path, length: int, rollouts: int) -> dict[str, Any]:
     from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 
     from prorl_study import compute
-    from prorl_study.domains.problem import Problem, Verdict
     from prorl_study.problems import generate_domain
     from prorl_study.recipe import grpo_config
     from prorl_study.trainer import ProRLTrainer
@@ -228,12 +247,8 @@ def training_step(model: Path, length: int, rollouts: int) -> dict[str, Any]:
 
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step % updates == 0:
-                _wait()
+                wait()
                 self.marks.append(time.perf_counter())
-
-    class Unasked:
-        def verify(self, items: list[tuple[Problem, str]], *, answers: bool) -> list[Verdict]:
-            return [Verdict(0.0, False, "wrong")] * len(items)
 
     updates, clock = 2, Clock()
     train = recipe(
@@ -278,7 +293,7 @@ def training_step(model: Path, length: int, rollouts: int) -> dict[str, Any]:
         "slowest_over_fastest": round(max(taken) / min(taken), 3),
         "tokens_per_second": round(tokens / seconds, 1),
         "model_tflops": round(flops / seconds / 1e12, 3),
-        "peak_memory_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2) if device() == "cuda" else 0.0,
+        "peak_memory_gb": peak_memory_gb(),
     }
     del trainer
     if device() == "cuda":
@@ -403,6 +418,19 @@ def segments(folder: Path, sizes: Sizes) -> dict[str, Any]:
             "steps_before_the_kill_and_after": _steps_apart(folder / "killed-work" / "times.jsonl"),
         },
     }
+
+
+# ---- vLLM -----------------------------------------------------------------------------------------------
+
+
+def with_vllm(part: str, folder: Path) -> dict[str, Any]:
+    """A part of `gpu_check_vllm` in a process of its own, on the model that all parts share; where there is
+    no vLLM, or no card for it, only that it was left out."""
+    if device() != "cuda" or not find_spec("vllm"):
+        return {"left_out": "no vLLM here, or no card"}
+    out = folder / f"vllm-{part}.json"
+    run_module(VLLM_MODULE, [part, str(folder / "model"), str(out)], out.with_suffix(".log"))
+    return json.loads(out.read_text())
 
 
 def _run(configuration: Path) -> None:

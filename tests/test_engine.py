@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from stand_in_vllm import StandIn
 from transformers import AutoTokenizer, set_seed
 from trl import GRPOTrainer
 
 from prorl_study.errors import StudyError
 from prorl_study.params import EngineParams, build
 from prorl_study.recipe import grpo_config
-from prorl_study.rollout import Decoding, generate
+from prorl_study.rollout import Decoding
 from prorl_study.segments import tidy
 from prorl_study.trainer import ProRLTrainer
 
@@ -126,43 +127,6 @@ def test_a_server_that_no_variable_names_is_refused(monkeypatch):
         grpo_config(ONE_UPDATE, 1, Path("out"), 0, False, engine=engine)
     with pytest.raises(StudyError, match="the URL belongs to vllm_server alone"):
         build(EngineParams, {"vllm_server": "http://node7:8000"}, "params.yaml")
-
-
-class StandIn:
-    """In place of TRL's vLLM: samples by the study's loop and gives log-probabilities that are a little off,
-    as an engine's are that rounds otherwise."""
-
-    OFF = 0.01
-
-    def __init__(self, model, temperature, top_p, max_completion_length, processing_class, **options):
-        self.model, self.temperature, self.top_p = model, temperature, top_p
-        self.max_completion_length, self.tokenizer = max_completion_length, processing_class
-        self.synced, self.asked = 0, []
-
-    def sync_weights(self):
-        self.synced += 1
-
-    def generate(self, prompts, images, num_generations, profiler=None):
-        self.asked.append((self.temperature, len(prompts)))
-        unique = prompts[::num_generations]
-        groups = generate(
-            self.model,
-            unique,
-            [num_generations] * len(unique),
-            Decoding(self.temperature, self.top_p),
-            self.max_completion_length,
-            eos=self.tokenizer.eos_token_id,
-            pad=self.tokenizer.pad_token_id,
-        )
-        completions = [ids for group in groups for ids in group]
-        logps = [self._logps(p, c) for p, c in zip(prompts, completions, strict=True)]
-        return prompts, completions, logps, None
-
-    @torch.no_grad()
-    def _logps(self, prompt, completion):
-        logits = self.model(input_ids=torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
-        found = (logits / self.temperature).log_softmax(-1)[range(len(completion)), completion]
-        return [[float(one) - self.OFF] for one in found]
 
 
 def test_rollouts_by_vllm_go_through_dynamic_sampling_and_log_the_importance_ratio(tmp_path, monkeypatch):

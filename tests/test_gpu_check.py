@@ -1,10 +1,12 @@
 """The checks for a card, on a CPU and a tiny model: all of them run, and what must be equal is."""
 
 import json
+import math
 
 import pytest
+from stand_in_vllm import StandIn
 
-from prorl_study import gpu_check
+from prorl_study import gpu_check, gpu_check_vllm
 from prorl_study.errors import StudyError
 
 TINY = gpu_check.Sizes(
@@ -88,6 +90,21 @@ def test_a_step_of_the_papers_size_is_lost_in_bf16_weights(report):
 def test_autocast_moves_log_probabilities_more_than_nothing(report):
     assert 0 < report["drift"]["bf16_autocast"]["mean"] < 0.1
     assert 0 < report["drift"]["bf16_weights"]["mean"] < 0.1
+
+
+def test_without_a_card_or_vllm_its_parts_say_that_they_were_left_out(report):
+    for name in ("vllm_rollouts", "vllm_evaluation"):
+        assert report[name] == {"left_out": "no vLLM here, or no card"}
+
+
+def test_vllms_rollouts_are_measured_with_their_importance_ratio_by_step(tmp_path, monkeypatch):
+    monkeypatch.setattr("trl.trainer.grpo_trainer.VLLMGeneration", StandIn)
+    gpu_check.save_model(tmp_path / "model", TINY.architecture)
+    found = gpu_check_vllm.rollouts(tmp_path / "model", gpu_check_vllm.Work(2, 4, 16, micro_batch=4, steps=3))
+    assert found["seconds_per_rollout_step"] > 0
+    ratios, kls = ([step[name] for step in found["by_step"]] for name in ("importance_ratio", "kl"))
+    assert ratios == pytest.approx([math.exp(StandIn.OFF)] * 3, rel=1e-3)
+    assert kls[0] == 0 < kls[1] < kls[2]  # the weights have moved, and the ratio has stayed
 
 
 def test_without_a_card_the_check_says_so():
