@@ -204,9 +204,10 @@ def memory(study: Params, machine: Machine) -> dict[str, float]:
 
 
 def disk(study: Params) -> float:
-    """GB of models and checkpoints: of each segment three checkpoints (weights, AdamW), and the model with
-    its reference and AdamW, for the main run once more in DVC's cache."""
+    """GB of models and checkpoints: of each segment a checkpoint (weights, AdamW; two more while it trains),
+    and the model with its reference and AdamW, for the main run once more in DVC's cache."""
     weights = model_of(study).weights
-    checkpoints, exported = 3 * 12 * weights, 16 * weights
-    one = checkpoints + exported
-    return len(study.segments) * (one + exported + len(study.arms.arms) * one) / 1e9
+    checkpoint, exported = 12 * weights, 16 * weights
+    one = checkpoint + exported
+    total = len(study.segments) * (one + exported + len(study.arms.arms) * one) + 2 * checkpoint
+    return total / 1e9

@@ -108,11 +108,19 @@ def rollouts(model: Path, work: Work) -> dict[str, Any]:
     }
 
 
+def free_memory() -> int:
+    """Bytes of the card that nothing holds; 0 without a card."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()[0]
+
+
 def evaluation(model: Path, work: Work) -> dict[str, Any]:
     """Sampled tokens per second of both evaluation engines on the same problems; whether vLLM repeats itself
     in a second engine after the first was closed; and what closing it gave back."""
-    import torch
-
     from prorl_study import samplers
     from prorl_study.sampling import Sampler
 
@@ -121,7 +129,7 @@ def evaluation(model: Path, work: Work) -> dict[str, Any]:
     report: dict[str, Any] = {"problems": work.prompts, "samples": work.rollouts, "most_tokens": work.tokens}
     texts = []
     for name, engine in (("transformers", "transformers"), ("vllm", "vllm"), ("vllm_again", "vllm")):
-        free = torch.cuda.mem_get_info()[0]
+        free = free_memory()
         began = time.perf_counter()
         loaded = samplers.load(engine, model)
         loading = time.perf_counter() - began
@@ -130,15 +138,14 @@ def evaluation(model: Path, work: Work) -> dict[str, Any]:
         found = samplers.sample(loaded, problems, work.rollouts, sampler, SEED)
         seconds = time.perf_counter() - began
         tokens = sum(sample.tokens for row in found for sample in row)
-        held = free - torch.cuda.mem_get_info()[0]
+        held = free - free_memory()
         samplers.close(loaded)
         del loaded
-        torch.cuda.empty_cache()
         report[name] = {
             "seconds_to_load": round(loading, 2),
             "tokens_per_second": round(tokens / seconds, 1),
             "memory_held_gb": round(held / 1e9, 2),
-            "still_held_after_close_gb": round((free - torch.cuda.mem_get_info()[0]) / 1e9, 2),
+            "still_held_after_close_gb": round((free - free_memory()) / 1e9, 2),
         }
         texts.append([sample.text for row in found for sample in row])
     same = [a == b for a, b in zip(texts[1], texts[2], strict=True)]

@@ -288,6 +288,9 @@ def train_segment(config: SegmentConfig) -> None:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
             resume = complete_checkpoints(checkpoints)[0]
         _export(resume, trainer, Path(config.out))
+        if _is_main():  # the newest stays: a stage that is run again has nothing to train then
+            for older in complete_checkpoints(checkpoints)[1:]:
+                shutil.rmtree(older)
 
 
 def _clear_up(work: Path, wanted: Mapping[str, Any], limit: int, steps_before: int) -> Path | None:

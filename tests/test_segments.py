@@ -134,19 +134,32 @@ def logs(folder: Path, *names: str) -> list[dict]:
     ]
 
 
-def test_a_killed_segment_goes_on_from_its_checkpoint_and_ends_as_if_never_stopped(start, straight):
-    path = config(start, "killed")
-    process = run(path)
+def kill_after(path: Path, checkpoints: int) -> list[Path]:
+    """Start a segment and kill it once it has left so many complete checkpoints; returns them, the newest
+    first."""
+    process, folder = run(path), path.parent / "work" / "checkpoints"
     deadline = time.monotonic() + 200
-    checkpoints = start / "killed" / "work" / "checkpoints"
-    while not segments.complete_checkpoints(checkpoints) and time.monotonic() < deadline:
+    while len(segments.complete_checkpoints(folder)) < checkpoints and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert segments.complete_checkpoints(checkpoints) and not (start / "killed" / "model").exists()
+    assert not (path.parent / "model").exists()
+    found = segments.complete_checkpoints(folder)
+    assert len(found) >= checkpoints
+    return found
+
+
+def test_a_killed_segment_goes_on_from_its_checkpoint_and_ends_as_if_never_stopped(start, straight):
+    path = config(start, "killed")
+    kill_after(path, 1)
     finish(path)
     assert equal(weights(start / "killed" / "model"), weights(straight / "model"))
     assert logs(start / "killed") == logs(straight)
+
+
+def test_of_a_finished_segment_the_newest_checkpoint_alone_stays(straight):
+    (checkpoint,) = (straight / "work" / "checkpoints").glob("checkpoint-*")
+    assert equal(weights(checkpoint), weights(straight / "model"))
 
 
 def test_a_finished_segment_is_exported_again_without_training(start, straight):
@@ -244,13 +257,8 @@ def test_a_raised_budget_extends_a_run_and_a_lowered_one_does_not_use_what_went_
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(start, straight):
-    shutil.copytree(straight, start / "damaged")
     path = config(start, "damaged")
-    shutil.rmtree(start / "damaged" / "model")
-    newest, before, *_ = segments.complete_checkpoints(start / "damaged" / "work" / "checkpoints")
-    # as if the segment were named like the one that was copied
-    text = path.read_text().replace('"segment": "damaged"', '"segment": "one"')
-    path.write_text(text)
+    newest, *_ = kill_after(path, 2)
     optimizer = newest / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:-100])
     process = run(path)

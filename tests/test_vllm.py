@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prorl_study import any_model, base_model, model_source, sampling, sampling_vllm
+from prorl_study import any_model, base_model, gpu_check_vllm, model_source, sampling, sampling_vllm
 from prorl_study.domains import DOMAINS
 from prorl_study.evaluation import judge
 from prorl_study.params import BaseModelParams
@@ -178,3 +178,13 @@ def test_a_model_gets_the_same_kind_of_rows_from_both_backends(source, pool, tmp
     assert keys[0] == keys[1]
     greedy = [[row["value"] for row in rows[b] if row["metric"] == "greedy"] for b in any_model.BACKENDS]
     assert greedy[0] == pytest.approx(greedy[1], abs=0.3)
+
+
+def test_a_closed_engine_makes_room_for_one_that_answers_the_same(source, capsys):
+    """Last here: closing takes down what engines of one process share, the engine above with it."""
+    found = gpu_check_vllm.evaluation(source.path, gpu_check_vllm.Work(40, 8, MAX_TOKENS))
+    assert found["vllm_repeats_itself"] >= 0.99
+    rates = {name: found[name]["tokens_per_second"] for name in ("transformers", "vllm", "vllm_again")}
+    assert min(rates.values()) > 0
+    with capsys.disabled():
+        print("\ntokens per second:", ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()))
