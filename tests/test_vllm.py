@@ -180,11 +180,11 @@ def test_a_model_gets_the_same_kind_of_rows_from_both_backends(source, pool, tmp
     assert greedy[0] == pytest.approx(greedy[1], abs=0.3)
 
 
-def test_a_closed_engine_makes_room_for_one_that_answers_the_same(source, capsys):
+def test_a_closed_engine_makes_room_for_one_that_answers_the_same(source, capfd):
     """Last here: closing takes down what engines of one process share, the engine above with it."""
     found = gpu_check_vllm.evaluation(source.path, gpu_check_vllm.Work(40, 8, MAX_TOKENS))
     assert found["vllm_repeats_itself"] >= 0.99
     rates = {name: found[name]["tokens_per_second"] for name in ("transformers", "vllm", "vllm_again")}
     assert min(rates.values()) > 0
-    with capsys.disabled():
+    with capfd.disabled():
         print("\ntokens per second:", ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()))
