@@ -45,7 +45,7 @@ load-test: setup  ## twenty thousand verifications, one in twenty of them hostil
 kill-test: setup  ## training through DVC, stopped at twenty moments and gone on with
 	@python -m pytest -m kills -s
 
-gpu-check:  ## on a machine with a card: speed, memory, reset, resume; needs torch and the training libraries
+gpu-check:  ## on a machine with a card: speed, memory, reset, resume, vLLM if it is there; needs the training libraries
 	@python3 -m prorl_study.gpu_check
 
 evidence: setup  ## the long experiments, two runs at a time, for hours; stop and go on as you like

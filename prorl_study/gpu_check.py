@@ -3,8 +3,9 @@
 Runs the real trainer on a model of random weights in the architecture of DeepSeek-R1-Distill-Qwen-1.5B, so
 nothing is downloaded. Measures the training step at two lengths, with completions given instead of sampled;
 a reset and a resume through the study's own segments, on fewer layers of the same width; how far bf16 moves
-log-probabilities; and what a step of 2e-6 leaves of itself in bf16 weights. Left out: sampling, which vLLM
-does on a card, and anything on several cards. Random weights say nothing about learning.
+log-probabilities; what a step of 2e-6 leaves of itself in bf16 weights; and, where vLLM is installed, its
+rollouts in training and its sampling in evaluation (`gpu_check_vllm`). Left out: anything on several cards.
+Random weights say nothing about learning.
 """
 
 from __future__ import annotations
