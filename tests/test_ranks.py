@@ -1,7 +1,7 @@
 """Segments in two processes, as `accelerate launch` starts them: the same training as in one, kills included.
 
-Plain copies of the weights (DDP) go through a reset and a kill in every test run; sharded ones (FSDP2), and a
-boundary that keeps everything, are slow tests.
+Plain copies of the weights (DDP) go through a reset and a kill, sharded ones (FSDP2) through a boundary that
+keeps everything as well. Slow tests all; in every run `test_processes` compares two processes with one.
 """
 
 import os
@@ -26,6 +26,8 @@ from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
 from prorl_study.files import read_log, write_json
 from prorl_study.params import SegmentParams
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = f"accelerate launch --config_file {ROOT}/conf/accelerate"
@@ -137,7 +139,7 @@ def one(start: Path) -> Callable[[str], Path]:
     return trained
 
 
-@pytest.fixture(scope="module", params=["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["ddp", "fsdp2"])
 def two(request, start: Path) -> dict[str, Path]:
     """The chain in two processes; in the second segment, behind a reset, one of them is killed, and the same
     command goes on."""
@@ -185,7 +187,6 @@ def test_the_kl_gradients_share_of_two_processes_is_that_of_one(one, two):
         assert ours["kl_share"] == pytest.approx(theirs["kl_share"], rel=1e-2, abs=1e-6)
 
 
-@pytest.mark.slow
 def test_a_refusal_in_one_of_several_processes_is_one_sentence(start: Path):
     path = config(start, "ddp", "s1")
     text = path.read_text().replace('"prompts_per_step": 8', '"prompts_per_step": 9')
@@ -197,7 +198,6 @@ def test_a_refusal_in_one_of_several_processes_is_one_sentence(start: Path):
         )
 
 
-@pytest.mark.slow
 def test_a_killed_launcher_leaves_no_process_behind(start: Path):
     path = config(start, "ddp", "s1").with_name("orphans.json")
     path.write_text((start / "ddp-s1" / "config.json").read_text().replace("ddp-s1/", "ddp-orphans/"))

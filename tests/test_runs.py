@@ -87,6 +87,7 @@ def test_a_row_holds_what_its_segments_ended_with(row):
     assert row["curve"]["tokens"] == sorted(row["curve"]["tokens"])
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_twice_ends_with_the_same_row(start, row):  # noqa: F811
     path = config(start, "twice")
     for segment in ("s1", "s2"):
@@ -112,6 +113,7 @@ def test_the_fingerprint_covers_the_seed_but_not_the_name(start):  # noqa: F811
     assert of(plan) != of(replace(plan, train=replace(tiny.TRAIN, learning_rate=0.1)))
 
 
+@pytest.mark.slow
 def test_a_supervised_arm_has_a_row_like_any_other_and_spends_no_more_than_its_teacher(start, row):  # noqa: F811
     solved = [{"domain": "math", "prompt": [5, 6, 7], "completion": [8, 9, n]} for n in range(40)]
     (start / "rollouts.jsonl").write_text(json.dumps({"step": 1, "solved": solved}) + "\n")

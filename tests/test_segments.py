@@ -229,6 +229,15 @@ def test_a_boundary_that_keeps_reference_and_optimizer_changes_nothing(start, st
         assert logs(start / "first", name) + logs(start / "second", name) == logs(straight, name)
 
 
+def test_a_boundary_that_keeps_all_checks_anew_where_its_validation_is_another(start, straight):
+    shutil.copytree(straight / "model", start / "s1", dirs_exist_ok=True)
+    fewer = replace(RECIPE, validation_prompts=1)
+    finish(config(start, "fewer", 4000, "s1", train=fewer, reference="keep", optimizer="keep"))
+    begun, *later = logs(start / "fewer", "checks")
+    assert begun["step"] == logs(straight, "log")[-1]["step"] and later
+
+
+@pytest.mark.slow
 def test_a_stalled_segment_ends_early_and_what_it_leaves_passes_to_the_next(start):
     still = replace(RECIPE, learning_rate=1e-12, validate_every=1, patience=2, min_delta=0.9, curriculum=[])
     finish(config(start, "stalled", train=still, rule="stop"))
@@ -246,6 +255,7 @@ def test_a_stalled_segment_ends_early_and_what_it_leaves_passes_to_the_next(star
     assert rest["boundaries"][0]["evidence"] == state["ended"]
 
 
+@pytest.mark.slow
 def test_a_raised_budget_extends_a_run_and_a_lowered_one_does_not_use_what_went_beyond(start, straight):
     path = config(start, "grown", tokens=4000)
     finish(path)
@@ -256,6 +266,7 @@ def test_a_raised_budget_extends_a_run_and_a_lowered_one_does_not_use_what_went_
     assert equal(weights(start / "grown" / "model"), short)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(start, straight):
     path = config(start, "damaged")
     newest, *_ = kill_after(path, 2)
@@ -278,6 +289,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(start, strai
         segments.usable_checkpoint(checkpoints, other, TOKENS)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_a_sentence_and_leaves_the_checkpoint_before(start, straight):
     path = config(start, "full")
     code = FULL_DISK.format(limit=FILE_LIMIT, path=str(path))

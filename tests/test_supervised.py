@@ -203,6 +203,7 @@ def test_a_checkpoint_of_other_rows_is_not_gone_on_from(start, monkeypatch):  # 
 # ---- the two controls -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_parts_of_filtered_training_are_one_run_that_spends_what_the_rl_run_did(start):  # noqa: F811
     parts, straight = control(start, "three", "filtered", 3), control(start, "one", "filtered", 1)
     ends, (end,) = whole(parts), whole(straight)
