@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prorl_study.domains.problem import Problem, Verdict
 from prorl_study.errors import StudyError
@@ -31,6 +31,11 @@ from prorl_study.launcher import run_module
 from prorl_study.model_source import first_line
 from prorl_study.params import SegmentParams, TrainParams, load
 from prorl_study.paths import project_root
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from prorl_study.trainer import ProRLTrainer
 
 ARCHITECTURE = {
     "vocab_size": 151936,
@@ -217,6 +222,45 @@ class Unasked:
         return [Verdict(0.0, False, "wrong")] * len(items)
 
 
+def math_problems(split: str, count: int) -> list[Problem]:
+    from prorl_study.problems import generate_domain
+
+    return generate_domain(SEED, "math", {split: count})[split]
+
+
+def trainer_on(
+    kind: type[ProRLTrainer],
+    model: Path,
+    train: TrainParams,
+    steps: int,
+    watch: TrainerCallback,
+    **others: Any,
+) -> ProRLTrainer:
+    """A trainer on math under rewards by lot, of `steps` rollout steps, that writes no checkpoint; `others`
+    are of `grpo_config`. Its folder is a temporary one, which nothing is written to."""
+    from transformers import AutoTokenizer, PrinterCallback
+
+    from prorl_study.recipe import grpo_config
+
+    with tempfile.TemporaryDirectory() as out:
+        config = grpo_config(train, steps, Path(out), SEED, on_gpu=device() == "cuda", **others)
+    config.save_strategy = "no"
+    trainer = kind(
+        model=str(model),
+        config=config,
+        problems=math_problems("train", 8 * steps * train.prompts_per_step),
+        weights={"math": 1.0},
+        floors={},
+        judge=Unasked(),
+        tokenizer=AutoTokenizer.from_pretrained(model),
+        dynamic_sampling=train.dynamic_sampling,
+        reward="random",
+        callbacks=[watch],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
 # ---- the training step --------------------------------------------------------------------------------
 
 
@@ -228,11 +272,9 @@ def training_step(model: Path, length: int, rollouts: int) -> dict[str, Any]:
     weight and token forward, 4 backward), without attention and without what checkpointing computes again.
     """
     import torch
-    from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+    from transformers import TrainerCallback
 
     from prorl_study import compute
-    from prorl_study.problems import generate_domain
-    from prorl_study.recipe import grpo_config
     from prorl_study.trainer import ProRLTrainer
 
     class Given(ProRLTrainer):
@@ -260,25 +302,10 @@ def training_step(model: Path, length: int, rollouts: int) -> dict[str, Any]:
         dynamic_sampling=False,
         kl_beta=1e-3,
     )
-    with tempfile.TemporaryDirectory() as out:
-        config = grpo_config(train, STEPS, Path(out), SEED, on_gpu=device() == "cuda")
-        config.save_strategy = "no"
-        trainer = Given(
-            model=str(model),
-            config=config,
-            problems=generate_domain(SEED, "math", {"train": STEPS})["train"],
-            weights={"math": 1.0},
-            floors={},
-            judge=Unasked(),
-            tokenizer=AutoTokenizer.from_pretrained(model),
-            dynamic_sampling=False,
-            reward="random",
-            callbacks=[clock],
-        )
-        trainer.remove_callback(PrinterCallback)
-        if device() == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        trainer.train()
+    trainer = trainer_on(Given, model, train, STEPS, clock)
+    if device() == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    trainer.train()
     taken = [after - before for before, after in zip(clock.marks, clock.marks[1:], strict=False)]
     seconds = sum(taken) / len(taken)
     tokens = trainer.tokens["trained"] / STEPS
@@ -289,7 +316,7 @@ def training_step(model: Path, length: int, rollouts: int) -> dict[str, Any]:
         "rollouts": rollouts,
         "weights": sum(p.numel() for p in trainer.model.parameters()),
         "weights_dtype": str(next(trainer.model.parameters()).dtype).removeprefix("torch."),
-        "autocast": "bfloat16" if config.bf16 else "none",
+        "autocast": "bfloat16" if trainer.args.bf16 else "none",
         "seconds_per_rollout_step": round(seconds, 4),
         "slowest_over_fastest": round(max(taken) / min(taken), 3),
         "tokens_per_second": round(tokens / seconds, 1),
@@ -421,19 +448,6 @@ def segments(folder: Path, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-# ---- vLLM -----------------------------------------------------------------------------------------------
-
-
-def with_vllm(part: str, folder: Path) -> dict[str, Any]:
-    """A part of `gpu_check_vllm` in a process of its own, on the model that all parts share; where there is
-    no vLLM, or no card for it, only that it was left out."""
-    if device() != "cuda" or not find_spec("vllm"):
-        return {"left_out": "no vLLM here, or no card"}
-    out = folder / f"vllm-{part}.json"
-    run_module(VLLM_MODULE, [part, str(folder / "model"), str(out)], out.with_suffix(".log"))
-    return json.loads(out.read_text())
-
-
 def _run(configuration: Path) -> None:
     run_module(MODULE, [str(configuration)], configuration.with_suffix(".log"))
 
@@ -474,6 +488,19 @@ def _train_deterministically(configuration: Path) -> None:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS does not repeat its sums to the bit
     torch.use_deterministic_algorithms(True, warn_only=True)
     train_segment(SegmentConfig.read(configuration))
+
+
+# ---- vLLM -----------------------------------------------------------------------------------------------
+
+
+def with_vllm(part: str, folder: Path) -> dict[str, Any]:
+    """A part of `gpu_check_vllm` in a process of its own, on the model that all parts share; where there is
+    no vLLM, or no card for it, only that it was left out."""
+    if device() != "cuda" or not find_spec("vllm"):
+        return {"left_out": "no vLLM here, or no card"}
+    out = folder / f"vllm-{part}.json"
+    run_module(VLLM_MODULE, [part, str(folder / "model"), str(out)], out.with_suffix(".log"))
+    return json.loads(out.read_text())
 
 
 if __name__ == "__main__":

@@ -8,16 +8,14 @@ mode, whose weights go by NCCL from one card to another.
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prorl_study.domains.problem import Problem
 from prorl_study.files import write_json
-from prorl_study.gpu_check import SEED, Unasked, device, peak_memory_gb, recipe, wait
+from prorl_study.gpu_check import SEED, math_problems, peak_memory_gb, recipe, trainer_on, wait
 from prorl_study.params import EngineParams
 
 LEARNING_RATE = 1e-4
@@ -42,19 +40,12 @@ def main(part: str, model: str, out: str) -> None:
     write_json({"vllm": version("vllm"), **PARTS[part](Path(model), Work())}, Path(out))
 
 
-def _problems(split: str, count: int) -> list[Problem]:
-    from prorl_study.problems import generate_domain
-
-    return generate_domain(SEED, "math", {split: count})[split]
-
-
 def rollouts(model: Path, work: Work) -> dict[str, Any]:
     """Training with vLLM's rollouts: seconds and sampled tokens per second, and by step the importance ratio
     (the trainer's probability of a sampled token over vLLM's) beside the KL to the base, which shows how far
     the weights have moved meanwhile."""
-    from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+    from transformers import TrainerCallback
 
-    from prorl_study.recipe import grpo_config
     from prorl_study.segments import tidy
     from prorl_study.trainer import ProRLTrainer
 
@@ -76,22 +67,8 @@ def rollouts(model: Path, work: Work) -> dict[str, Any]:
         kl_beta=1e-3,
         learning_rate=LEARNING_RATE,
     )
-    with tempfile.TemporaryDirectory() as out:
-        config = grpo_config(train, work.steps, Path(out), SEED, on_gpu=device() == "cuda", engine=engine)
-        config.save_strategy = "no"
-        trainer = ProRLTrainer(
-            model=str(model),
-            config=config,
-            problems=_problems("train", work.prompts * work.steps * 8),
-            weights={"math": 1.0},
-            floors={},
-            judge=Unasked(),
-            tokenizer=AutoTokenizer.from_pretrained(model),
-            reward="random",
-            callbacks=[log],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+    trainer = trainer_on(ProRLTrainer, model, train, work.steps, log, engine=engine)
+    trainer.train()
     taken = [b["at"] - a["at"] for a, b in zip(log.records, log.records[1:], strict=False)]
     shown = ("importance_ratio", "importance_ratio_min", "importance_ratio_max", "logp_difference", "kl")
     per_step = trainer.tokens["sampled"] / work.steps
@@ -124,7 +101,7 @@ def evaluation(model: Path, work: Work) -> dict[str, Any]:
     from prorl_study import samplers
     from prorl_study.sampling import Sampler
 
-    problems = _problems("test", work.prompts)
+    problems = math_problems("test", work.prompts)
     sampler = Sampler(1.0, 0.95, work.tokens, 200_000)
     report: dict[str, Any] = {"problems": work.prompts, "samples": work.rollouts, "most_tokens": work.tokens}
     texts = []

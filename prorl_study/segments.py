@@ -395,16 +395,6 @@ class Course:
         rose = anchor is not None and firing is None and self.stagnation.anchor is not anchor
         return {"rose": rose, "fired": firing.rule if firing else ""}
 
-    def can_compare(self, problems: int) -> bool:
-        """Whether there is a check before of as many problems. One of others, which a run with another
-        `validation_prompts` has left, says nothing here and is forgotten."""
-        from prorl_study.stagnation import Stagnation
-
-        anchor = self.stagnation.anchor
-        if anchor and len(anchor["scores"]) != problems:
-            self.stagnation = Stagnation(self.stagnation.rule)
-        return self.stagnation.anchor is not None
-
     def spend(self, tokens: int) -> None:
         if tokens >= self.budget and not self.ended:
             self.ended = {"rule": "budget"}
@@ -630,7 +620,8 @@ def _watch(trainer, config: SegmentConfig, course: Course, validation: Validatio
                 return  # resumed
             if previous and segment.optimizer == "keep":
                 trainer.keep_optimizer(previous)
-            if not course.can_compare(len(validation.problems)):
+            if not course.stagnation.compares(len(validation.problems)):
+                course.stagnation.forget()
                 check(kl=0.0)
 
         def on_step_begin(self, args, state, control, **kwargs):

@@ -108,6 +108,15 @@ class Stagnation:
             self.anchor, self.without_rise = {"step": step, "scores": list(scores)}, 0
         return firing
 
+    def compares(self, problems: int) -> bool:
+        """Whether the check that the next one is compared with is there and is one of as many problems: a run
+        that goes on from one with another `validation_prompts` has taken over a check of others."""
+        return self.anchor is not None and len(self.anchor["scores"]) == problems
+
+    def forget(self) -> None:
+        """Have the next check be the first."""
+        self.anchor, self.without_rise = None, 0
+
     def state_dict(self) -> dict[str, Any]:
         return {"anchor": self.anchor, "without_rise": self.without_rise}
 
