@@ -46,8 +46,8 @@ def rollouts(model: Path, work: Work) -> dict[str, Any]:
     the weights have moved meanwhile."""
     from transformers import TrainerCallback
 
-    from prorl_study.segments import tidy
     from prorl_study.trainer import ProRLTrainer
+    from prorl_study.training_log import tidy
 
     class Log(TrainerCallback):
         records: list[dict[str, Any]] = []

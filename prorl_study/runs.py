@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from prorl_study import launcher
+from prorl_study.checkpoints import read_state
 from prorl_study.errors import StudyError
 from prorl_study.experiments import RunPlan
 from prorl_study.files import VERDICT_CODE, code_digests, digest, digests, read_log, write_json
 from prorl_study.params import PLAIN_ENGINE, EngineParams, SegmentParams, TrainParams, build
 from prorl_study.paths import Workspace, project_root
-from prorl_study.segments import DETERMINING, ROLLOUTS, SegmentConfig, read_state, train_segment
+from prorl_study.segments import DETERMINING, ROLLOUTS, SegmentConfig, train_segment
 
 if TYPE_CHECKING:
     from prorl_study.sampling import Sampler

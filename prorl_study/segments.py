@@ -23,18 +23,25 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from prorl_study.domains.problem import Problem
+from prorl_study.checkpoints import (
+    STATE_FILE,
+    complete_checkpoints,
+    passed_on,
+    read_state,
+    usable_checkpoint,
+    write_state,
+)
+from prorl_study.course import Course
 from prorl_study.errors import StudyError
 from prorl_study.files import VERDICT_CODE, code_digests, digests, read_log, write_json
 from prorl_study.launcher import die_with_parent
 from prorl_study.params import EngineParams, SegmentParams, TrainParams, build
+from prorl_study.training_log import alarm, tidy
 
-STATE_FILE = "study_state.json"
-"""Written last into a checkpoint: its existence means that the checkpoint is complete."""
+if TYPE_CHECKING:
+    from prorl_study.validation import Validation
 
 ROLLOUTS = "rollouts.jsonl"
 """In the work folder: what was sampled and solved, a line per rollout step, for supervised training."""
@@ -52,6 +59,8 @@ NO_LIMIT = 1_000_000
 """Rollout steps, more than any budget of tokens pays for; the budget ends a segment."""
 
 DETERMINING = (
+    "checkpoints.py",
+    "course.py",
     "curriculum.py",
     "dynamic_sampling.py",
     "recipe.py",
@@ -62,6 +71,8 @@ DETERMINING = (
     "stagnation.py",
     "streams.py",
     "trainer.py",
+    "training_log.py",
+    "validation.py",
 )
 """Code that a run depends on besides that of verdicts."""
 
@@ -121,93 +132,9 @@ def identity(
     }
 
 
-def fingerprint(
-    train: TrainParams,
-    segment: SegmentParams,
-    seed: int,
-    problems: Path,
-    previous: Path,
-    engine: EngineParams,
-) -> str:
-    """Sixteen hex digits that change with everything that determines the run except its budget."""
-    content = identity(train, segment, seed, problems, previous, engine)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def difference(one: Any, two: Any, name: str = "") -> str:
-    """Where two nested dictionaries first differ, as `name: one, not two`; empty where they do not."""
-    if isinstance(one, Mapping) and isinstance(two, Mapping):
-        for key in sorted({*one, *two}):
-            found = difference(one.get(key), two.get(key), f"{name}.{key}" if name else str(key))
-            if found:
-                return found
-        return ""
-    return "" if one == two else f"{name}: {one!r}, not {two!r}"
-
-
-# ---- checkpoints ------------------------------------------------------------------------------------
-
-
-def complete_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints in `folder` that were written to their end, the newest first."""
-    complete = [c for c in folder.glob("checkpoint-*") if (c / STATE_FILE).is_file()]
-    return sorted(complete, key=lambda c: int(c.name.rpartition("-")[2]), reverse=True)
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """The study's state in a checkpoint or a model; empty in a model that no segment made."""
-    path = folder / STATE_FILE
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _own_digest(state: Mapping[str, Any]) -> str:
-    """Digest of the state itself, which cannot stand among those of the other files."""
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def damage(checkpoint: Path) -> str:
-    """Name of a file that is not what was written, or empty."""
-    try:
-        state = read_state(checkpoint)
-        written, own = state["files"], state.pop("own")
-    except (ValueError, KeyError):
-        return STATE_FILE
-    if own != _own_digest(state):
-        return STATE_FILE
-    present = digests(checkpoint)
-    return next((name for name, value in written.items() if present.get(name) != value), "")
-
-
-def usable_checkpoint(folder: Path, wanted: Mapping[str, Any], budget: int) -> Path | None:
-    """The newest checkpoint in `folder` to go on from, or None.
-
-    A damaged one is named on stderr and deleted, and the one before it is taken; one that went beyond
-    `budget` sampled tokens is passed over. Raises StudyError, naming the difference, where a checkpoint was
-    made by another run than `wanted`, an `identity`.
-    """
-    for checkpoint in complete_checkpoints(folder):
-        if bad := damage(checkpoint):
-            print(f"{checkpoint}: {bad} is damaged; going on from the checkpoint before.", file=sys.stderr)
-            shutil.rmtree(checkpoint)
-            continue
-        state = read_state(checkpoint)
-        if apart := difference(json.loads(json.dumps(wanted)), state["identity"]):
-            raise StudyError(
-                f"{checkpoint} was made by another run ({apart}); delete {folder} or restore what was "
-                "changed."
-            )
-        if not state["ended"] and state["trainer"]["tokens"]["sampled"] >= budget:
-            continue
-        if state["ended"] and state["ended"]["rule"] == "budget" and state["budget"] > budget:
-            continue
-        return checkpoint
-    return None
-
-
-def spent(model: Path) -> int:
-    """Tokens that were sampled on the way to `model`."""
-    state = read_state(model)
-    return state["trainer"]["tokens"]["sampled"] if state else 0
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """Sixteen hex digits of a run's `identity`, the name of its work folder."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def budget(previous: Path, segment: SegmentParams) -> int:
@@ -239,6 +166,8 @@ def train_segment(config: SegmentConfig) -> None:
     from prorl_study.domains import DOMAINS
     from prorl_study.problems import load_floors, load_problems
     from prorl_study.recipe import grpo_config
+    from prorl_study.sampling import Sampler
+    from prorl_study.validation import Validation
     from prorl_study.verification.pool import VerificationPool
 
     train, segment, engine, work = config.train, config.segment, config.engine, Path(config.work)
@@ -274,7 +203,7 @@ def train_segment(config: SegmentConfig) -> None:
             pass_tokens=engine.pass_tokens,
         )
         trainer.identity = wanted
-        trainer.course = course = Course(config, limit, before, resumed=state)
+        trainer.course = course = Course(train, segment, limit, before, resumed=state)
         reference = previous / "reference"
         if segment.reference == "keep" and reference.is_dir() and trainer.ref_model is not None:
             trainer.load_reference(reference)
@@ -283,7 +212,10 @@ def train_segment(config: SegmentConfig) -> None:
             trainer.probed_from = trainer.rollout_steps
         if not _finished(state, limit):
             validation = [p for p in load_problems(problems, "validation") if p.domain in active]
-            check = Validation(config, _first_per_domain(validation, train.validation_prompts), pool)
+            sampler = Sampler(
+                config.eval_temperature, config.top_p, train.max_completion_tokens, config.batch_tokens
+            )
+            check = Validation(validation, train.validation_prompts, pool, sampler, config.seed)
             trainer.add_callback(_watch(trainer, config, course, check, previous if before else None))
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
             resume = complete_checkpoints(checkpoints)[0]
@@ -332,168 +264,6 @@ def _main_process_first() -> Iterator[None]:
 
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
         yield
-
-
-class Course:
-    """Where a segment stands between its beginning and its end, and what has happened at its boundaries."""
-
-    def __init__(
-        self, config: SegmentConfig, budget: int, before: Mapping[str, Any], resumed: Mapping[str, Any]
-    ) -> None:
-        """`before` is the state that the previous segment left, `resumed` that of the checkpoint to go on
-        from; both may be empty. `budget` counts sampled tokens from the start of the chain."""
-        from prorl_study.stagnation import Rule, Stagnation
-
-        train, segment = config.train, config.segment
-        self.budget, self.may_stop = budget, segment.rule == "stop"
-        self.stagnation = Stagnation(Rule(train.min_delta, train.patience, train.max_drop, train.max_kl))
-        self.ended: dict[str, Any] | None = None
-        self.firings: list[dict[str, Any]] = []
-        self.last: dict[str, float] = {}
-        """Latest value of what a boundary is described by."""
-        self.boundaries: list[dict[str, Any]] = list(before.get("boundaries", []))
-        self.goes_on = bool(before) and segment.reference == segment.optimizer == "keep"
-        """Nothing changes at the boundary, so nothing is looked at anew either."""
-        if resumed:
-            self.stagnation.load_state_dict(resumed["stagnation"])
-            self.firings, self.last = list(resumed["firings"]), dict(resumed["last"])
-            self.boundaries = list(resumed["boundaries"])
-        elif before:
-            if self.goes_on:
-                self.stagnation.load_state_dict(before["stagnation"])
-            self.last = dict(before["last"])
-            self.boundaries.append(
-                {
-                    "segment": segment.segment,
-                    "reference": segment.reference,
-                    "optimizer": segment.optimizer,
-                    "step": before["trainer"]["rollout_steps"],
-                    "tokens": before["trainer"]["tokens"]["sampled"],
-                    "rule": before["ended"]["rule"],
-                    "evidence": before["ended"],
-                    "before": dict(before["last"]),
-                    "after": {},
-                }
-            )
-
-    def note(self, record: Mapping[str, Any]) -> None:
-        """Take in a step's record; the first after a boundary shows what the boundary has done."""
-        values = {name: record[name] for name in BOUNDARY_FIGURES if name in record}
-        self.last |= values
-        if self.boundaries and not self.boundaries[-1]["after"]:
-            self.boundaries[-1]["after"] = values
-
-    def look(self, step: int, tokens: int, scores: Sequence[float], kl: float) -> dict[str, Any]:
-        """Take in a validation check; returns what the log says of it. The rule ends the segment if it
-        may."""
-        anchor = self.stagnation.anchor
-        firing = self.stagnation.look(step, tokens, scores, kl)
-        if firing:
-            self.firings.append(firing.row())
-            if self.may_stop and not self.ended:
-                self.ended = firing.row()
-        rose = anchor is not None and firing is None and self.stagnation.anchor is not anchor
-        return {"rose": rose, "fired": firing.rule if firing else ""}
-
-    def spend(self, tokens: int) -> None:
-        if tokens >= self.budget and not self.ended:
-            self.ended = {"rule": "budget"}
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "budget": self.budget,
-            "ended": self.ended,
-            "stagnation": self.stagnation.state_dict(),
-            "firings": self.firings,
-            "last": self.last,
-            "boundaries": self.boundaries,
-        }
-
-
-BOUNDARY_FIGURES = ("kl", "entropy", "kl_share", "step_size", "grad_norm")
-"""What is shown before and after a boundary."""
-
-
-class Validation:
-    """Checks of the policy on problems of its own split, each drawn by a generator seeded with the step."""
-
-    def __init__(self, config: SegmentConfig, problems: Sequence[Problem], pool) -> None:
-        from prorl_study.sampling import Sampler
-
-        self.problems, self.pool, self.seed = list(problems), pool, config.seed
-        self.sampler = Sampler(
-            config.eval_temperature, config.top_p, config.train.max_completion_tokens, config.batch_tokens
-        )
-
-    def __call__(self, trainer, step: int) -> tuple[list[float], dict[str, int]]:
-        """Score of each problem and the number of tokens that this took per domain.
-
-        Several processes share the answers and their verdicts.
-        """
-        processes, mine = trainer.accelerator.num_processes, trainer.accelerator.process_index
-        if processes == 1 and not trainer.use_vllm:
-            answers = self._sampled_in_turn(trainer, step)
-        else:
-            answers = self._sampled_by_all(trainer, step)
-        places = range(mine, len(answers), processes)
-        verdicts = self.pool.verify([(self.problems[i], answers[i][0]) for i in places], answers=False)
-        scores = [(i, verdict.score) for i, verdict in zip(places, verdicts, strict=True)]
-        if processes > 1:
-            from accelerate.utils import gather_object
-
-            scores = sorted(gather_object(scores))
-        tokens: dict[str, int] = {}
-        for problem, (_, count) in zip(self.problems, answers, strict=True):
-            tokens[problem.domain] = tokens.get(problem.domain, 0) + count
-        return [score for _, score in scores], tokens
-
-    def _sampled_in_turn(self, trainer, step: int) -> list[tuple[str, int]]:
-        """Text and tokens of an answer to each problem, drawn batch by batch from one generator."""
-        from prorl_study.sampling import sample
-
-        model = trainer.model
-        model.eval()
-        tokenizer = trainer.processing_class
-        samples = sample(model, tokenizer, self.problems, 1, self.sampler, self.seed + step)
-        model.train()
-        return [(drawn[0].text, drawn[0].tokens) for drawn in samples]
-
-    def _sampled_by_all(self, trainer, step: int) -> list[tuple[str, int]]:
-        """The same in all processes: each answer is drawn from numbers of its own."""
-        from prorl_study.rollout import Decoding
-
-        decoding = Decoding(self.sampler.temperature, self.sampler.top_p)
-        rows = max(1, self.sampler.batch_tokens // (2 * trainer.max_completion_length))
-        found = trainer.answer([p.prompt for p in self.problems], decoding, (self.seed, "check", step), rows)
-        texts = trainer.processing_class.batch_decode(found, skip_special_tokens=True)
-        return [(text, len(ids)) for text, ids in zip(texts, found, strict=True)]
-
-    def prompt_tokens(self, tokenizer) -> int:
-        return sum(
-            len(
-                tokenizer.apply_chat_template(
-                    problem.prompt, add_generation_prompt=True, tokenize=True, return_dict=False
-                )
-            )
-            for problem in self.problems
-        )
-
-    def means(self, scores: Sequence[float]) -> dict[str, float]:
-        """Mean score per domain, and the mean of these."""
-        by_domain: dict[str, list[float]] = {}
-        for problem, score in zip(self.problems, scores, strict=True):
-            by_domain.setdefault(problem.domain, []).append(score)
-        means = {domain: sum(values) / len(values) for domain, values in by_domain.items()}
-        return {"validation": sum(means.values()) / len(means)} | {
-            f"validation/{domain}": mean for domain, mean in means.items()
-        }
-
-
-def _first_per_domain(problems: Sequence[Problem], count: int) -> list[Problem]:
-    taken: dict[str, list[Problem]] = {}
-    for problem in problems:
-        taken.setdefault(problem.domain, []).append(problem)
-    return [problem for part in taken.values() for problem in part[:count]]
 
 
 def _steps(state: Mapping[str, Any]) -> int:
@@ -562,13 +332,8 @@ def _segment_trainer():
 
         def _complete(self, folder: Path) -> None:
             """Write the study's own state into a checkpoint of which everything else is written."""
-            state = {
-                "trainer": self.study_state(),
-                **self.course.state(),
-                "identity": self.identity,
-                "files": digests(folder),
-            }
-            write_json(state | {"own": _own_digest(state)}, folder / STATE_FILE)
+            state = {"trainer": self.study_state(), **self.course.state(), "identity": self.identity}
+            write_state(folder, state)
 
         def _load_optimizer_and_scheduler(self, checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
@@ -652,179 +417,6 @@ def _watch(trainer, config: SegmentConfig, course: Course, validation: Validatio
     return Watch()
 
 
-RENAMED = {
-    "reward": "reward_kept",
-    "completions/mean_length": "completion_tokens",
-    "completions/clipped_ratio": "truncated",
-    "clip_ratio/low_mean": "clipped_low",
-    "clip_ratio/high_mean": "clipped_high",
-    # where vLLM samples: the trainer's probability of a token over vLLM's
-    "sampling/importance_sampling_ratio/mean": "importance_ratio",
-    "sampling/importance_sampling_ratio/min": "importance_ratio_min",
-    "sampling/importance_sampling_ratio/max": "importance_ratio_max",
-    "sampling/sampling_logp_difference/mean": "logp_difference",
-}
-"""TRL's names for what the study logs under clearer ones: its reward describes the kept groups only."""
-
-KEPT_NAMES = (
-    "loss",
-    "kl",
-    "kl_share",
-    "entropy",
-    "kept_fraction",
-    "filled_groups",
-    "grad_norm",
-    "step_size",
-)
-PER_DOMAIN = (
-    "reward",
-    "solved",
-    "sampled",
-    "informative",
-    "kept",
-    "saturated",
-    "solve_all",
-    "solve_none",
-    "partial",
-)
-
-
-def tidy(logs: dict[str, Any], step: int, segment: str) -> dict[str, Any]:
-    """One log record from TRL's: the study's names, no times, and `reward` as the mean over domains of
-    what was sampled (not of what was kept, which dynamic sampling pulls towards one half)."""
-    record: dict[str, Any] = {"step": step, "segment": segment}
-    for name, value in logs.items():
-        if name in RENAMED:
-            record[RENAMED[name]] = value
-        elif name in KEPT_NAMES or name.split("/")[0] in PER_DOMAIN and "/" in name:
-            record[name] = value
-    rewards = [value for name, value in record.items() if name.startswith("reward/")]
-    record["reward"] = sum(rewards) / len(rewards) if rewards else record["reward_kept"]
-    return record
-
-
-def alarm(record: dict[str, Any], train: TrainParams) -> None:
-    """Raise StudyError in one sentence when training has gone wrong beyond use."""
-    step, segment = record["step"], record["segment"]
-    if any(isinstance(v, float) and v != v for v in (record["loss"], record.get("grad_norm", 0.0))):
-        problem = "the loss is not a number"
-    elif record.get("kl", 0.0) > train.alarm_kl:
-        problem = f"KL to the reference is {record['kl']:.2f}, above alarm_kl={train.alarm_kl}"
-    elif record["entropy"] < train.alarm_entropy:
-        problem = f"entropy is {record['entropy']:.4f}, below alarm_entropy={train.alarm_entropy}"
-    elif record["truncated"] >= 1.0:
-        problem = "every rollout was cut at max_completion_tokens"
-    else:
-        return
-    raise StudyError(
-        f"segment {segment} stopped at step {step}: {problem}; lower learning_rate or change the recipe "
-        "in params.yaml (the log up to here is kept)."
-    )
-
-
-def _ends(log: pd.DataFrame, column: str) -> tuple[float, float]:
-    """Mean of `column` over the first and the last tenth of the steps (at least one step each)."""
-    part = max(1, len(log) // 10)
-    return float(log[column].iloc[:part].mean()), float(log[column].iloc[-part:].mean())
-
-
-def summarise(log: pd.DataFrame) -> dict[str, float]:
-    """Steps, and start and end values (mean of the first and last tenth) of a segment's main figures."""
-    summary: dict[str, float] = {"steps": len(log)}
-    for name in ("reward", "entropy", "kl", "kl_share", "kept_fraction", "truncated", "completion_tokens"):
-        if name in log and log[name].notna().any():
-            start, end = _ends(log.dropna(subset=name), name)
-            summary |= {f"{name}_start": round(start, 6), f"{name}_end": round(end, 6)}
-    return summary
-
-
-def boundary_table(boundaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per boundary of the chain, with `BOUNDARY_FIGURES` before and after it."""
-    rows = []
-    for item in boundaries:
-        row = {name: item[name] for name in ("segment", "step", "tokens", "reference", "optimizer", "rule")}
-        for name in BOUNDARY_FIGURES:
-            row |= {f"{name} {when}": item[when].get(name, float("nan")) for when in ("before", "after")}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-RISES = (0.0, 0.01, 0.02, 0.04)
-"""Rises of a policy from check to check, shares of 1, on which the stagnation rule is simulated."""
-SIMULATED_RUNS = 1000
-
-
-def simulated_firings(train: TrainParams, checks: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """How often the stagnation rule fires on policies that stand still, and on policies that rise.
-
-    Each problem of a check is solved with the rate that its domain had at the first of `checks`.
-    """
-    import numpy as np
-
-    from prorl_study.stagnation import Rule, firing_rates
-    from prorl_study.statistics import named_rng
-
-    rule = Rule(train.min_delta, train.patience, train.max_drop, train.max_kl)
-    start = checks.filter(like="validation/").iloc[0].to_numpy()
-    chances = np.repeat(start, train.validation_prompts)
-    rows = []
-    for rise in RISES:
-        rng = named_rng(seed, f"stagnation {rise}")
-        rates = firing_rates(rule, chances, rise, train.patience, SIMULATED_RUNS, rng)
-        rows.append({"rise": 100 * rise, "stalled": rates["stalled"], "dropped": rates["dropped"]})
-    return pd.DataFrame(rows)
-
-
-def course(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What the results keep of a finished segment's state: tokens, how it ended, firings, its boundary."""
-    return {
-        "tokens": state["trainer"]["tokens"],
-        "budget": state["budget"],
-        "ended": state["ended"],
-        "firings": state["firings"],
-        "boundary": state["boundaries"][-1] if state["boundaries"] else None,
-    }
-
-
-def sentence(summary: Mapping[str, Any], state: Mapping[str, Any], previous: str) -> str:
-    """The finding of a segment's page."""
-    ended, firings = state["ended"], state["firings"]
-    why = {
-        "budget": "ended with its budget",
-        "stalled": "ended by the rule: validation had stopped rising",
-        "dropped": "ended by the rule: validation had fallen",
-        "kl": "ended by the rule: KL had passed its limit",
-    }[ended["rule"]]
-    logged = f" The rule fired {len(firings)} times." if firings and ended["rule"] == "budget" else ""
-    return (
-        f"{summary['steps']} steps from {previous}, {why} at {state['trainer']['tokens']['sampled']:,} "
-        f"sampled tokens: reward {summary['reward_start']:.2f} to {summary['reward_end']:.2f}, entropy "
-        f"{summary['entropy_start']:.2f} to {summary['entropy_end']:.2f} nats.{logged}"
-    )
-
-
-def per_domain(log: pd.DataFrame, domains: Sequence[str]) -> pd.DataFrame:
-    """Per domain: reward and strict success at the start and the end, kinds of groups, share of the kept."""
-    domains = [name for name in domains if f"kept/{name}" in log or not log.filter(like="kept/").size]
-    kept = {name: log[f"kept/{name}"].sum() for name in domains if f"kept/{name}" in log}
-    rows = []
-    for name in domains:
-        row: dict[str, Any] = {"domain": name}
-        for figure in ("reward", "solved"):
-            if f"{figure}/{name}" not in log:
-                break
-            row[f"{figure} start"], row[f"{figure} end"] = _ends(
-                log.dropna(subset=f"{figure}/{name}"), f"{figure}/{name}"
-            )
-        else:
-            row |= {kind: log[f"{kind}/{name}"].mean() for kind in ("solve_none", "partial", "solve_all")}
-        if kept:
-            row["informative"] = log[f"informative/{name}"].sum() / max(1, log[f"sampled/{name}"].sum())
-            row["share of kept"] = kept[name] / max(1, sum(kept.values()))
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 def _export(checkpoint: Path, trainer, out: Path) -> None:
     """Copy the finished policy, its reference and its state to `out`, complete or not at all."""
     gathered = None
@@ -836,8 +428,7 @@ def _export(checkpoint: Path, trainer, out: Path) -> None:
         partial.mkdir(parents=True)
         for path in (path for pattern in EXPORTED for path in checkpoint.glob(pattern)):
             shutil.copy(path, partial / path.name)
-        state = {k: v for k, v in read_state(checkpoint).items() if k not in ("identity", "files", "own")}
-        write_json(state, partial / STATE_FILE)
+        write_json(passed_on(checkpoint), partial / STATE_FILE)
         trainer.processing_class.save_pretrained(partial)
         if trainer.ref_model is not None:
             reference = trainer.accelerator.unwrap_model(trainer.ref_model)

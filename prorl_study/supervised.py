@@ -30,6 +30,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from prorl_study.checkpoints import STATE_FILE, complete_checkpoints, read_state
 from prorl_study.compute import BACKWARD, FORWARD, weights
 from prorl_study.curriculum import phase_at, phases
 from prorl_study.domains import DOMAINS
@@ -40,7 +41,6 @@ from prorl_study.params import TrainParams
 from prorl_study.problems import load_problems
 from prorl_study.rollout import Decoding, generate, seeded_uniforms
 from prorl_study.sampling import load
-from prorl_study.segments import STATE_FILE, complete_checkpoints, read_state
 from prorl_study.streams import PromptStream
 
 if TYPE_CHECKING:

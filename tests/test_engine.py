@@ -16,8 +16,8 @@ from prorl_study.errors import StudyError
 from prorl_study.params import EngineParams, build
 from prorl_study.recipe import grpo_config
 from prorl_study.rollout import Decoding
-from prorl_study.segments import tidy
 from prorl_study.trainer import ProRLTrainer
+from prorl_study.training_log import tidy
 
 ONE_UPDATE = replace(tiny.TRAIN, updates_per_rollout=1, kl_beta=0.01)
 

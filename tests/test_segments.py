@@ -14,7 +14,7 @@ import pytest
 import tiny
 from safetensors.torch import load_file
 
-from prorl_study import segments
+from prorl_study import checkpoints, course, segments, training_log
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
 from prorl_study.files import read_log, write_json
@@ -134,18 +134,18 @@ def logs(folder: Path, *names: str) -> list[dict]:
     ]
 
 
-def kill_after(path: Path, checkpoints: int) -> list[Path]:
+def kill_after(path: Path, wanted: int) -> list[Path]:
     """Start a segment and kill it once it has left so many complete checkpoints; returns them, the newest
     first."""
     process, folder = run(path), path.parent / "work" / "checkpoints"
     deadline = time.monotonic() + 200
-    while len(segments.complete_checkpoints(folder)) < checkpoints and time.monotonic() < deadline:
+    while len(checkpoints.complete_checkpoints(folder)) < wanted and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (path.parent / "model").exists()
-    found = segments.complete_checkpoints(folder)
-    assert len(found) >= checkpoints
+    found = checkpoints.complete_checkpoints(folder)
+    assert len(found) >= wanted
     return found
 
 
@@ -212,12 +212,12 @@ def test_a_reset_measures_kl_against_the_policy_that_the_segment_starts_from(sta
 def test_each_boundary_is_written_down_with_its_rule_and_what_it_changed(start, straight):
     shutil.copytree(straight / "model", start / "s1", dirs_exist_ok=True)
     finish(config(start, "written", tokens=1, previous="s1"))
-    (boundary,) = segments.read_state(start / "written" / "model")["boundaries"]
+    (boundary,) = checkpoints.read_state(start / "written" / "model")["boundaries"]
     last, first = logs(straight, "log")[-1], logs(start / "written", "log")[0]
     assert boundary["rule"] == "budget" and boundary["step"] == last["step"]
     assert boundary["tokens"] == last["tokens_sampled"]
-    assert boundary["before"] == {name: last[name] for name in segments.BOUNDARY_FIGURES}
-    assert boundary["after"] == {name: first[name] for name in segments.BOUNDARY_FIGURES}
+    assert boundary["before"] == {name: last[name] for name in course.BOUNDARY_FIGURES}
+    assert boundary["after"] == {name: first[name] for name in course.BOUNDARY_FIGURES}
 
 
 def test_a_boundary_that_keeps_reference_and_optimizer_changes_nothing(start, straight):
@@ -241,7 +241,7 @@ def test_a_boundary_that_keeps_all_checks_anew_where_its_validation_is_another(s
 def test_a_stalled_segment_ends_early_and_what_it_leaves_passes_to_the_next(start):
     still = replace(RECIPE, learning_rate=1e-12, validate_every=1, patience=2, min_delta=0.9, curriculum=[])
     finish(config(start, "stalled", train=still, rule="stop"))
-    state = segments.read_state(start / "stalled" / "model")
+    state = checkpoints.read_state(start / "stalled" / "model")
     assert state["ended"]["rule"] == "stalled" and state["ended"]["checks_without_rise"] == 2
     assert len(logs(start / "stalled", "log")) == 2
     shutil.copytree(start / "stalled" / "model", start / "s0")
@@ -250,7 +250,7 @@ def test_a_stalled_segment_ends_early_and_what_it_leaves_passes_to_the_next(star
         r["tokens_sampled"] for r in logs(start / "rest", "log")
     ]
     assert spent[-2] < 2 * TOKENS <= spent[-1]
-    rest = segments.read_state(start / "rest" / "model")
+    rest = checkpoints.read_state(start / "rest" / "model")
     assert rest["ended"]["rule"] == "budget" and rest["firings"], "a firing beyond the plan is only logged"
     assert rest["boundaries"][0]["evidence"] == state["ended"]
 
@@ -281,12 +281,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(start, straigh
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_the_difference(start, straight):
-    checkpoints = straight / "work" / "checkpoints"
-    wanted = segments.read_state(segments.complete_checkpoints(checkpoints)[0])["identity"]
-    assert segments.usable_checkpoint(checkpoints, wanted, TOKENS) is not None
+    folder = straight / "work" / "checkpoints"
+    wanted = checkpoints.read_state(checkpoints.complete_checkpoints(folder)[0])["identity"]
+    assert checkpoints.usable_checkpoint(folder, wanted, TOKENS) is not None
     other = wanted | {"train": wanted["train"] | {"learning_rate": 0.5}}
     with pytest.raises(StudyError, match=r"made by another run \(train.learning_rate: 0.5, not 0.003\)"):
-        segments.usable_checkpoint(checkpoints, other, TOKENS)
+        checkpoints.usable_checkpoint(folder, other, TOKENS)
 
 
 @pytest.mark.slow
@@ -298,7 +298,7 @@ def test_a_full_disk_ends_with_a_sentence_and_leaves_the_checkpoint_before(start
     )
     assert process.returncode != 0
     assert "checkpoint-2 could not be written" in process.stderr and "make room" in process.stderr
-    assert not segments.complete_checkpoints(start / "full" / "work" / "checkpoints")
+    assert not checkpoints.complete_checkpoints(start / "full" / "work" / "checkpoints")
     finish(path)
     assert equal(weights(start / "full" / "model"), weights(straight / "model"))
 
@@ -310,7 +310,9 @@ def test_the_fingerprint_covers_the_recipe_but_not_the_budget(start):
 
     def of(train=RECIPE, segment=base):
         engine = EngineParams()
-        return segments.fingerprint(train, segment, 1, start / "problems", start / "base", engine)
+        return segments.fingerprint(
+            segments.identity(train, segment, 1, start / "problems", start / "base", engine)
+        )
 
     assert of() == of(segment=replace(base, tokens=9))
     assert of() != of(train=replace(RECIPE, learning_rate=1e-9))
@@ -329,6 +331,6 @@ def test_the_fingerprint_covers_the_recipe_but_not_the_budget(start):
 def test_the_alarm_stops_training_with_one_sentence(change, sentence):
     recipe = replace(tiny.TRAIN, alarm_kl=5.0, alarm_entropy=0.01)
     healthy = {"step": 7, "segment": "s2", "loss": 0.1, "kl": 0.1, "entropy": 0.5, "truncated": 0.0}
-    segments.alarm(healthy, recipe)
+    training_log.alarm(healthy, recipe)
     with pytest.raises(StudyError, match=f"s2 stopped at step 7: .*{sentence}"):
-        segments.alarm(healthy | change, recipe)
+        training_log.alarm(healthy | change, recipe)

@@ -13,7 +13,7 @@ import torch
 from test_segments import equal, start, weights  # noqa: F401 - start is a fixture
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
-from prorl_study import compute, segments, supervised
+from prorl_study import checkpoints, compute, supervised
 from prorl_study.domains import DOMAINS
 from prorl_study.domains.problem import Verdict
 from prorl_study.errors import StudyError
@@ -167,7 +167,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(start):  #
     model = {name: weights(start / name / "model") for name in "abc"}
     assert equal(model["a"], model["b"]) and not equal(model["a"], model["c"])
     AutoTokenizer.from_pretrained(start / "a" / "model")
-    assert segments.read_state(start / "a" / "model")["trainer"]["tokens"]["trained"] == passed
+    assert checkpoints.read_state(start / "a" / "model")["trainer"]["tokens"]["trained"] == passed
 
 
 def test_a_killed_stretch_goes_on_from_its_checkpoint_and_ends_as_if_never_stopped(start, monkeypatch):  # noqa: F811
@@ -175,10 +175,10 @@ def test_a_killed_stretch_goes_on_from_its_checkpoint_and_ends_as_if_never_stopp
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         kill_at(patch, 6)
         train(start, "killed", 1200)
-    checkpoints = start / "killed" / "checkpoints"
-    assert [c.name for c in segments.complete_checkpoints(checkpoints)] == ["checkpoint-4", "checkpoint-2"]
+    folder = start / "killed" / "checkpoints"
+    assert [c.name for c in checkpoints.complete_checkpoints(folder)] == ["checkpoint-4", "checkpoint-2"]
     assert not (start / "killed" / "model").exists()
-    (checkpoints / "checkpoint-5").mkdir()  # as if a second kill had come while it was written
+    (folder / "checkpoint-5").mkdir()  # as if a second kill had come while it was written
     begun = kill_at(monkeypatch, 0)
     assert train(start, "killed", 1200) == passed
     assert begun[0] == 4
