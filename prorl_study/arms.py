@@ -58,17 +58,25 @@ def plans(train: TrainParams, chain: Sequence[SegmentParams], arms: ArmsParams, 
     return found
 
 
+def shared(plan: RunPlan, train: TrainParams, chain: Sequence[SegmentParams]) -> int:
+    """How many segments of `plan` the chain of the stages trains too: all, or the first ones where the plan
+    differs at boundaries alone."""
+    if plan.train != train:
+        return 0
+    number = 0
+    for own, segment in zip(plan.segments, chain, strict=True):
+        if number and own != segment:
+            break
+        number += 1
+    return number
+
+
 def trained(
     plan: RunPlan, train: TrainParams, chain: Sequence[SegmentParams], ws: Workspace
 ) -> dict[str, list[str]]:
-    """Segments of `plan` that the chain holds already, as `RunConfig.trained` wants them: all of them, or the
-    first where the plan differs at boundaries alone."""
-    if plan.train != train:
-        return {}
+    """Segments of `plan` that the chain holds already, as `RunConfig.trained` wants them."""
     found, tables = {}, ws.results / "training"
-    for number, (own, segment) in enumerate(zip(plan.segments, chain, strict=True)):
-        if number and own != segment:
-            break
+    for segment in chain[: shared(plan, train, chain)]:
         name = segment.segment
         found[name] = [str(ws.model(name)), str(tables / f"{name}.csv"), str(tables / f"{name}_checks.csv")]
     return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from prorl_study import arms, compute, hub
 from prorl_study.boundary_sampling import boundary_models
@@ -90,7 +89,7 @@ def estimate(study: Params, machine: Machine, guess: Guess = LIKELY) -> list[Cos
     parts = [judged("", arm_answers(study) * (1 + len(beside) * len(chain)))]
     for plan in beside:
         again = _chain(study, plan.train, plan.segments, machine, guess, model)
-        parts += again[_shared(plan, study.train, chain) :]
+        parts += again[arms.shared(plan, study.train, chain) :]
     return [
         judged("base_model", gate_answers(study)),
         *_chain(study, study.train, chain, machine, guess, model),
@@ -160,15 +159,6 @@ def _sum(parts: Sequence[Cost], stage: str) -> Cost:
     """All `parts`, one after the other."""
     names = [field.name for field in fields(Cost)[1:]]
     return Cost(stage, *(sum(getattr(part, name) for part in parts) for name in names))
-
-
-def _shared(plan: Any, train: TrainParams, chain: Sequence[SegmentParams]) -> int:
-    """Segments that the chain has trained already, as `arms.trained` finds them."""
-    if plan.train != train:
-        return 0
-    pairs = enumerate(zip(plan.segments, chain, strict=True))
-    same = [number == 0 or own == other for number, (own, other) in pairs]
-    return same.index(False) if False in same else len(same)
 
 
 # ---- answers -----------------------------------------------------------------------------------------------

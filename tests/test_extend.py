@@ -153,6 +153,7 @@ def test_an_arm_that_was_added_as_data_is_compared_beside_the_others():
         ("letters", "import no_such", r"letters\.py cannot be imported \(ModuleNotFoundError: .*'no_such'\)"),
         ("letters", "DOMAIN = 'letters'", r"letters\.py: DOMAIN is a str, must be a Domain; correct it"),
         ("alphabet", GOOD, r"alphabet\.py: name='letters' must be 'alphabet', as its file"),
+        ("overall", GOOD.replace("letters", "overall"), r"'overall' stands for all domains together"),
         ("letters", GOOD.replace("(NAME, 10", "(NAME, 0"), r"letters\.py: .* weight=0 a whole number of 1"),
     ],
 )

@@ -20,6 +20,9 @@ DOMAINS: dict[str, Domain] = {
 PAPER_DOMAINS = tuple(DOMAINS)
 """Those that the paper has numbers for, in its order."""
 
+RESERVED = ("all", "overall")
+"""Names of rows over all domains in tables and results."""
+
 
 def _added(module: str) -> Domain | None:
     """The `DOMAIN` of a module beside the paper's, None where it has none.
@@ -41,6 +44,8 @@ def _added(module: str) -> Domain | None:
             f"{where}: name={found.name!r} must be {module!r}, as its file, and weight={found.weight!r} a "
             "whole number of 1 or more; correct it."
         )
+    if module in RESERVED:
+        raise StudyError(f"{where}: {module!r} stands for all domains together; choose another name.")
     return found
 
 
