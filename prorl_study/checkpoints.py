@@ -92,9 +92,8 @@ def usable_checkpoint(folder: Path, wanted: Mapping[str, Any], budget: int) -> P
                 f"{checkpoint} was made by another run ({apart}); delete {folder} or restore what was "
                 "changed."
             )
-        if not state["ended"] and state["trainer"]["tokens"]["sampled"] >= budget:
-            continue
-        if state["ended"] and state["ended"]["rule"] == "budget" and state["budget"] > budget:
+        beyond = state["trainer"]["tokens"]["sampled"] >= budget
+        if beyond and (not state["ended"] or state["budget"] > budget):
             continue
         return checkpoint
     return None

@@ -95,18 +95,27 @@ NAMES = ("name", "experiment", "arm", "factors", "base")
 
 
 def plan_digest(plan: RunPlan, problems: Path, start: Path) -> str:
-    """Sixteen hex digits that change with everything that a run's row depends on, its names and the code
-    apart: a row that is there is not made anew for a moved comment, but says which code made it."""
+    """Sixteen hex digits that change with the plan, its names apart, the problems and the start. The code and
+    how answers are drawn are not in it: a row that is there is not made anew for a moved comment, but says
+    which code made it."""
     content = {k: v for k, v in asdict(plan).items() if k not in (*NAMES, "turn", "times_of")}
     content |= {"problems": digests(problems, ["*.parquet"]), "start": digests(start)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def fingerprint(plan: RunPlan, problems: Path, start: Path, learned_from: Sequence[Path] = ()) -> str:
-    """Sixteen hex digits that change with everything that a run's row depends on, the code included, and what
-    a supervised arm learns from."""
+def fingerprint(
+    plan: RunPlan,
+    problems: Path,
+    start: Path,
+    sampler: Sampler,
+    engine: EngineParams,
+    learned_from: Sequence[Path] = (),
+) -> str:
+    """Sixteen hex digits that change with everything that a run's row depends on, the code included, how its
+    models are checked and judged, and what a supervised arm learns from."""
     code = CODE if plan.learner == "grpo" else (*CODE, "compute.py", "supervised.py")
-    content = [plan_digest(plan, problems, start), code_digests(*code)]
+    content = [plan_digest(plan, problems, start), code_digests(*code), asdict(sampler)]
+    content += [engine.rollout_engine, engine.importance_sampling, engine.evaluation_engine]
     content += [digest(path) for path in learned_from if path.is_file()]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -379,7 +388,7 @@ def start(name: str, root: Path) -> Path:
     if plan.teacher:
         _row(results, plan.teacher)
         teacher = plans[plan.teacher]
-        folder = ws.work / "evidence" / fingerprint(teacher, ws.problems, base)
+        folder = ws.work / "evidence" / fingerprint(teacher, ws.problems, base, sampler, study.engine)
         learned_from = {
             "teacher": str(results / "runs" / f"{plan.teacher}.json"),
             "rollouts": [str(folder / segment.segment / ROLLOUTS) for segment in teacher.segments],
@@ -452,13 +461,14 @@ def prepare(
     the fields of `RunConfig` that most runs lack."""
     from prorl_study.provenance import claims_hash
 
+    engine = others.get("engine", PLAIN_ENGINE)
     learned_from = [Path(path) for path in (others.get("teacher", ""), *others.get("rollouts", ())) if path]
     config = RunConfig(
         plan=plan,
         problems=str(ws.problems),
         start=str(base),
         out=str(out),
-        work=str(ws.work / "evidence" / fingerprint(plan, ws.problems, base, learned_from)),
+        work=str(ws.work / "evidence" / fingerprint(plan, ws.problems, base, sampler, engine, learned_from)),
         eval_temperature=sampler.temperature,
         top_p=sampler.top_p,
         max_tokens=sampler.max_tokens,

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +90,7 @@ class SegmentConfig:
     """Folder of the model that the segment starts from."""
     out: str
     work: str
+    """Folder for checkpoints and logs."""
     eval_temperature: float
     top_p: float
     batch_tokens: int
@@ -97,6 +98,10 @@ class SegmentConfig:
     workers: int
     """Pairs of processes that judge answers, in each of the trainer's processes."""
     engine: EngineParams = field(default_factory=EngineParams)
+
+    def placed(self, root: Path) -> SegmentConfig:
+        """The same run with a work folder in `root` that no other run shares."""
+        return replace(self, work=str(root / fingerprint(identity(self))))
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,22 +116,17 @@ class SegmentConfig:
         return cls(train=train, segment=segment, engine=engine, **raw)
 
 
-def identity(
-    train: TrainParams,
-    segment: SegmentParams,
-    seed: int,
-    problems: Path,
-    previous: Path,
-    engine: EngineParams,
-) -> dict[str, Any]:
+def identity(config: SegmentConfig) -> dict[str, Any]:
     """Everything that determines the run except its budget, JSON-plain. Of the engine, what changes chances:
     a run may go on with another number of processes or a smaller micro-batch."""
+    engine = config.engine
     return {
-        "train": asdict(train),
-        "segment": {k: v for k, v in asdict(segment).items() if k != "tokens"},
-        "seed": seed,
-        "problems": digests(problems, ["*.parquet"]),
-        "previous": digests(previous),
+        "train": asdict(config.train),
+        "segment": {k: v for k, v in asdict(config.segment).items() if k != "tokens"},
+        "seed": config.seed,
+        "validation": [config.eval_temperature, config.top_p, config.batch_tokens],
+        "problems": digests(Path(config.problems), ["*.parquet"]),
+        "previous": digests(Path(config.previous)),
         "code": code_digests(*VERDICT_CODE, *DETERMINING),
         "engine": [engine.rollout_engine, engine.importance_sampling],
     }
@@ -172,7 +172,7 @@ def train_segment(config: SegmentConfig) -> None:
 
     train, segment, engine, work = config.train, config.segment, config.engine, Path(config.work)
     checkpoints, previous, problems = work / "checkpoints", Path(config.previous), Path(config.problems)
-    wanted = identity(train, segment, config.seed, problems, previous, engine)
+    wanted = identity(config)
     before = read_state(previous)
     limit = budget(previous, segment)
     if engine.deterministic:
@@ -360,7 +360,6 @@ def _watch(trainer, config: SegmentConfig, course: Course, validation: Validatio
     train, segment, work = config.train, config.segment, Path(config.work)
     started = time.monotonic()
     prompts = validation.prompt_tokens(trainer.processing_class)
-    first = trainer.rollout_steps  # where the segment begins; a resumed trainer has not read its state yet
 
     def append(name: str, record: Mapping[str, Any]) -> None:
         if not _is_main():
@@ -392,7 +391,7 @@ def _watch(trainer, config: SegmentConfig, course: Course, validation: Validatio
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == 0 and course.goes_on:
                 trainer._load_rng_state(str(previous))  # here, since starting the data loader draws from it
-            bumped = trainer.rollout_steps - first < segment.bump_steps
+            bumped = state.global_step < segment.bump_steps * train.updates_per_rollout
             for group in trainer.optimizer.param_groups:
                 group["lr"] = train.learning_rate * (segment.bump if bumped else 1.0)
 
@@ -428,7 +427,7 @@ def _export(checkpoint: Path, trainer, out: Path) -> None:
         partial.mkdir(parents=True)
         for path in (path for pattern in EXPORTED for path in checkpoint.glob(pattern)):
             shutil.copy(path, partial / path.name)
-        write_json(passed_on(checkpoint), partial / STATE_FILE)
+        write_json(passed_on(checkpoint) | {"budget": trainer.course.budget}, partial / STATE_FILE)
         trainer.processing_class.save_pretrained(partial)
         if trainer.ref_model is not None:
             reference = trainer.accelerator.unwrap_model(trainer.ref_model)

@@ -15,6 +15,8 @@ from test_segments import RECIPE, start  # noqa: F401 - a fixture
 from prorl_study import experiments, runs
 from prorl_study.domains import DOMAINS
 from prorl_study.files import digest, read_log
+from prorl_study.params import PLAIN_ENGINE
+from prorl_study.sampling import Sampler
 
 
 def config(root: Path, name: str, learner: str = "grpo", **others) -> Path:
@@ -103,14 +105,16 @@ def test_a_run_that_was_killed_twice_ends_with_the_same_row(start, row):  # noqa
 
 
 def test_the_fingerprint_covers_the_seed_but_not_the_name(start):  # noqa: F811
-    plan = runs.RunConfig.read(config(start, "named")).plan
+    plan, plain = runs.RunConfig.read(config(start, "named")).plan, Sampler(0.6, 0.95, 40, 4000)
 
-    def of(one):
-        return runs.fingerprint(one, start / "problems", start / "base")
+    def of(one, sampler=plain, engine=PLAIN_ENGINE):
+        return runs.fingerprint(one, start / "problems", start / "base", sampler, engine)
 
     assert of(plan) == of(replace(plan, name="other"))
     assert of(plan) != of(replace(plan, seed=2))
     assert of(plan) != of(replace(plan, train=replace(tiny.TRAIN, learning_rate=0.1)))
+    assert of(plan) != of(plan, sampler=replace(plain, temperature=1.0))
+    assert of(plan) != of(plan, engine=replace(PLAIN_ENGINE, evaluation_engine="vllm"))
 
 
 @pytest.mark.slow

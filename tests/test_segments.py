@@ -8,17 +8,19 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import tiny
 from safetensors.torch import load_file
 
-from prorl_study import checkpoints, course, segments, training_log
+from prorl_study import checkpoints, segments, training_log
+from prorl_study.course import BOUNDARY_FIGURES
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
 from prorl_study.files import read_log, write_json
-from prorl_study.params import EngineParams, SegmentParams
+from prorl_study.params import SegmentParams
 
 RECIPE = replace(
     tiny.TRAIN,
@@ -216,8 +218,8 @@ def test_each_boundary_is_written_down_with_its_rule_and_what_it_changed(start, 
     last, first = logs(straight, "log")[-1], logs(start / "written", "log")[0]
     assert boundary["rule"] == "budget" and boundary["step"] == last["step"]
     assert boundary["tokens"] == last["tokens_sampled"]
-    assert boundary["before"] == {name: last[name] for name in course.BOUNDARY_FIGURES}
-    assert boundary["after"] == {name: first[name] for name in course.BOUNDARY_FIGURES}
+    assert boundary["before"] == {name: last[name] for name in BOUNDARY_FIGURES}
+    assert boundary["after"] == {name: first[name] for name in BOUNDARY_FIGURES}
 
 
 def test_a_boundary_that_keeps_reference_and_optimizer_changes_nothing(start, straight):
@@ -303,20 +305,58 @@ def test_a_full_disk_ends_with_a_sentence_and_leaves_the_checkpoint_before(start
     assert equal(weights(start / "full" / "model"), weights(straight / "model"))
 
 
-def test_the_fingerprint_covers_the_recipe_but_not_the_budget(start):
-    base = SegmentParams(
-        segment="s", previous="base", tokens=3, reference="move", optimizer="fresh", rule="log"
-    )
+def test_the_work_folder_goes_by_all_that_a_run_depends_on_but_its_budget(start):
+    mine = segments.SegmentConfig.read(config(start, "mine"))
 
-    def of(train=RECIPE, segment=base):
-        engine = EngineParams()
-        return segments.fingerprint(
-            segments.identity(train, segment, 1, start / "problems", start / "base", engine)
-        )
+    def of(**changes):
+        return replace(mine, **changes).placed(start).work
 
-    assert of() == of(segment=replace(base, tokens=9))
+    assert of() == of(segment=replace(mine.segment, tokens=9)) == of(work="elsewhere", out="elsewhere")
     assert of() != of(train=replace(RECIPE, learning_rate=1e-9))
-    assert of() != of(segment=replace(base, optimizer="keep"))
+    assert of() != of(segment=replace(mine.segment, optimizer="keep"))
+    assert of() != of(eval_temperature=1.0) and of() != of(batch_tokens=100), "validation decides the end"
+
+
+def state_of(sampled: int, budget: int, ended: str = "") -> dict:
+    rule = {"rule": ended} if ended else None
+    return {"trainer": {"tokens": {"sampled": sampled}}, "budget": budget, "ended": rule, "identity": {}}
+
+
+@pytest.mark.parametrize(
+    ("state", "budget", "usable"),
+    [
+        (state_of(500, 900), 700, True),
+        (state_of(500, 900), 400, False),
+        (state_of(910, 900, "budget"), 900, True),
+        (state_of(910, 900, "budget"), 1200, True),  # goes on from there
+        (state_of(910, 900, "budget"), 800, False),
+        (state_of(500, 900, "stalled"), 700, True),  # it would have ended there with this budget too
+        (state_of(500, 900, "stalled"), 400, False),
+    ],
+)
+def test_a_checkpoint_beyond_a_lowered_budget_is_passed_over(tmp_path, state, budget, usable):
+    checkpoint = tmp_path / "checkpoint-7"
+    checkpoint.mkdir()
+    checkpoints.write_state(checkpoint, state)
+    assert (checkpoints.usable_checkpoint(tmp_path, {}, budget) == checkpoint) is usable
+
+
+def test_a_bump_lasts_as_many_rollout_steps_as_it_says(start):
+    train = replace(RECIPE, updates_per_rollout=4)
+    path = config(start, "bumped", train=train, bump=2.0, bump_steps=2)
+    group = {"lr": 0.0}
+    trainer = SimpleNamespace(
+        processing_class=None, rollout_steps=70, optimizer=SimpleNamespace(param_groups=[group])
+    )
+    validation = SimpleNamespace(prompt_tokens=lambda tokenizer: 0)
+    course = SimpleNamespace(goes_on=False)
+    watch = segments._watch(trainer, segments.SegmentConfig.read(path), course, validation, None)
+    rates = []
+    for update in range(12):
+        watch.on_step_begin(None, SimpleNamespace(global_step=update), None)
+        trainer.rollout_steps += update % 4 == 0  # rises within the first update of a rollout step
+        rates.append(group["lr"] / train.learning_rate)
+    assert rates == [2.0] * 8 + [1.0] * 4
 
 
 @pytest.mark.parametrize(
