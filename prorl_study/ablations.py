@@ -48,6 +48,8 @@ RESET_PARTS = ("prorl", "reference_only", "optimizer_only", "bump", "by_rule", "
 SUPERVISED = ("filtered_sft", "rejection_sft")
 CONTROLS = ("random_reward", "format_reward", "noisy_reward", "floor_left_in", *SUPERVISED)
 RECIPE = ("recipe", "second_base")
+SAME_TIMES = 0.5
+"""Of a segment: resets that lie closer are about as far apart as a few checks."""
 SAME_RATE = 0.5
 """Doublings: of two curves whose rates differ by less than a factor of 1.4, neither counts as faster."""
 
@@ -232,10 +234,11 @@ def resets(rows: Sequence[Row]) -> list[Panel]:
 def boundaries(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Per arm from the plateau what its boundaries did, as medians over all of them: size of the first step
     after over the last before, KL after (nats per token), entropy (nats); None where it was not logged.
-    `by_rule`: boundaries that came before their segment's budget was spent."""
+    `by_rule`: boundaries where the rule ended a segment before its budget was spent."""
     table = []
     for arm in ("none", *RESET_PARTS):
-        seen = [b for row in rows if row["branched"] and row["arm"] == arm for b in row["boundaries"]]
+        runs = [row for row in rows if row["branched"] and row["arm"] == arm]
+        seen = [b for row in runs for b in row["boundaries"]]
         if not seen:
             continue
         columns = ["step_size_before", "step_size_after", "kl_after", "entropy_before", "entropy_after"]
@@ -245,12 +248,47 @@ def boundaries(rows: Sequence[Row]) -> list[dict[str, Any]]:
         figures = pd.DataFrame(logged, dtype=float).reindex(columns=columns)
         figures["step_ratio"] = figures.step_size_after / figures.step_size_before
         medians = figures.median()[["step_ratio", *columns[2:]]]
-        early = sum(b["rule"] != "budget" for b in seen)
+        early = sum(
+            b["rule"] != "budget" and b["tokens"] < number * _between_resets(row)
+            for row in runs
+            for number, b in enumerate(row["boundaries"])
+        )
         table.append(
             {"arm": arm, "boundaries": len(seen), "by_rule": early}
             | {name: None if pd.isna(value) else float(value) for name, value in medians.items()}
         )
     return table
+
+
+def _between_resets(row: Row) -> float:
+    """Sampled tokens from one boundary to the next, as a branched run plans them: the first is its start."""
+    return row["budget"] / len(row["boundaries"])
+
+
+def times_said(rows: Sequence[Row]) -> str:
+    """How far the times of resets differ between the arms that are to show whether the time matters."""
+    runs = {(row["arm"], row["seed"]): row for row in rows if row["branched"]}
+    found = []
+    for arm, other in (("by_rule", "prorl"), ("other_times", "by_rule")):
+        shared = [(runs[arm, s], runs[other, s]) for a, s in runs if a == arm and (other, s) in runs]
+        apart = [
+            abs(mine["tokens"] - its["tokens"]) / _between_resets(other_run)
+            for run, other_run in shared
+            for mine, its in zip(run["boundaries"], other_run["boundaries"], strict=True)
+        ]
+        if not apart:
+            return ""
+        found.append(max(apart))
+    said = (
+        f"Resets by the rule lie at most {found[0]:.0%} of a segment from those that the budget makes, those "
+        f"at another seed's times at most {found[1]:.0%} from the run's own by the rule."
+    )
+    if max(found) < SAME_TIMES:
+        said += (
+            " The times hardly differ: after a plateau the rule fires about as soon as it can. So these two "
+            "arms cannot show whether the time of a reset matters; the map below varies how many there are."
+        )
+    return said
 
 
 def controls(rows: Sequence[Row]) -> list[Panel]:

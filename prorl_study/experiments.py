@@ -108,9 +108,10 @@ def recipe(train: TrainParams, changes: Mapping[str, Any], where: str) -> TrainP
 
 
 def names(body: Mapping[str, Any]) -> list[str]:
-    """The arms of an experiment, each in each of its variants."""
+    """The arms of an experiment, each in each of its variants, without those that are known to go wrong."""
     variants = body.get("variants")
-    return [f"{arm}.{variant}" for arm in body["arms"] for variant in variants] if variants else body["arms"]
+    every = [f"{arm}.{variant}" for arm in body["arms"] for variant in variants] if variants else body["arms"]
+    return [name for name in every if name not in body.get("diverged", [])]
 
 
 def load_plan(path: Path, study: Params) -> tuple[dict[str, RunPlan], dict[str, dict[str, Any]]]:

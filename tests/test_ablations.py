@@ -253,15 +253,15 @@ def test_parts_are_compared_from_the_base_and_resets_from_the_plateau():
 
 
 def test_boundaries_are_summed_up_by_what_changed_at_them_and_gaps_stay_gaps():
-    def boundary(before, after, rule="budget"):
-        return {"rule": rule, "tokens": 0, "before": before, "after": after}
+    def boundary(before, after, rule="budget", tokens=0):
+        return {"rule": rule, "tokens": tokens, "before": before, "after": after}
 
     seen = [
         boundary({"step_size": 0.3, "entropy": 0.2}, {"step_size": 0.6, "entropy": 0.3, "kl": 0.01}),
-        boundary({"step_size": 0.2, "entropy": 0.2}, {"step_size": 0.8, "entropy": 0.5}, "stalled"),
-        boundary({"entropy": 0.2}, {}),
+        boundary({"step_size": 0.2, "entropy": 0.2}, {"step_size": 0.8, "entropy": 0.5}, "stalled", 390),
+        boundary({"entropy": 0.2}, {}, "stalled", 810),  # the rule fired in the step that spent the budget
     ]
-    rows = [run("reset", "by_rule", [50], base="plateau", branched=True, boundaries=seen)]
+    rows = [run("reset", "by_rule", [50], base="plateau", branched=True, boundaries=seen, budget=1200)]
     (line,) = ablations.boundaries(rows)
     assert line["boundaries"] == 3 and line["by_rule"] == 1
     assert line["step_ratio"] == pytest.approx(3) and line["kl_after"] == pytest.approx(0.01)
@@ -269,6 +269,18 @@ def test_boundaries_are_summed_up_by_what_changed_at_them_and_gaps_stay_gaps():
     rows[0]["boundaries"] = [boundary({}, {})]
     (line,) = ablations.boundaries(rows)
     assert line["kl_after"] is None and line["step_ratio"] is None
+
+
+def test_times_of_resets_that_hardly_differ_are_said_to_show_nothing():
+    def of(arm, *tokens):
+        seen = [{"rule": "budget", "tokens": t, "before": {}, "after": {}} for t in tokens]
+        return run("reset", arm, [50], base="plateau", branched=True, boundaries=seen, budget=300)
+
+    near = [of("prorl", 0, 100, 200), of("by_rule", 0, 90, 200), of("other_times", 0, 90, 170)]
+    said = ablations.times_said(near)
+    assert "at most 10% of a segment" in said and "at most 30% from" in said and "cannot show" in said
+    assert "cannot show" not in ablations.times_said([*near[:2], of("other_times", 0, 90, 270)])
+    assert ablations.times_said(near[:2]) == ""
 
 
 def test_screening_finds_the_effects_that_were_put_in_and_needs_every_run():
