@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import ttest_ind
 
 from prorl_study.course import BOUNDARY_FIGURES
 from prorl_study.params import TrainParams
@@ -62,6 +63,41 @@ def simulated_firings(train: TrainParams, checks: pd.DataFrame, seed: int) -> pd
         rates = firing_rates(rule, chances, rise, train.patience, SIMULATED_RUNS, rng)
         rows.append({"rise": 100 * rise, "stalled": rates["stalled"], "dropped": rates["dropped"]})
     return pd.DataFrame(rows)
+
+
+def curves_said(log: pd.DataFrame) -> str:
+    """What a segment's steps say of reward and entropy: the last third minus the first, with intervals over
+    steps (Welch's, as if steps were independent given the trend)."""
+    third = len(log) // 3
+    if third < 2:
+        return "Too few steps to tell the segment's end from its beginning."
+    parts = []
+    for name, unit in (("reward", ""), ("entropy", " nats")):
+        first, last = log[name].iloc[:third], log[name].iloc[-third:]
+        change, test = last.mean() - first.mean(), ttest_ind(last, first, equal_var=False)
+        low, high = test.confidence_interval(0.95)
+        verdict = "rises" if low > 0 else "falls" if high < 0 else "is not seen to change"
+        parts.append(f"{name} {verdict} ({change:+.3f}{unit} [{low:+.3f}, {high:+.3f}])")
+    return f"From the first third of the segment's steps to the last, {' and '.join(parts)}."
+
+
+def validation_said(checks: pd.DataFrame, problems: int) -> str:
+    """What a segment's first and last check say of it, with an interval for chance in `problems` per domain.
+
+    Scores lie between 0 and 1, so their variance is at most p (1 - p); with that, and as if the two checks
+    had nothing in common, the interval is rather too wide.
+    """
+    if len(checks) < 2:
+        return "One check only, so nothing is said of validation in this segment."
+    ends = checks.filter(like="validation/").iloc[[0, -1]].to_numpy()
+    points = 100 * float(ends[1].mean() - ends[0].mean())
+    half = 196 * float((ends * (1 - ends) / problems).sum() ** 0.5) / ends.shape[1]
+    low, high = points - half, points + half
+    verdict = "rises" if low > 0 else "falls" if high < 0 else "is not seen to change"
+    return (
+        f"From the segment's first check to its last, mean validation {verdict}: {points:+.1f} points "
+        f"[{low:+.1f}, {high:+.1f}], {problems} problems per domain."
+    )
 
 
 def outcome(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -124,13 +124,19 @@ def test_the_gradient_of_the_penalty_is_that_of_k3_in_every_weight(trainer, inpu
 
 
 def test_padding_changes_neither_loss_nor_gradient(trainer, inputs):
+    def loss_and_gradient():
+        trainer.model.zero_grad()
+        loss = trainer._compute_loss(trainer.model, inputs)
+        loss.backward()
+        return loss.detach(), {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
+
     inputs["completion_mask"][:, 4:] = 0
-    loss = trainer._compute_loss(trainer.model, inputs)
+    loss, gradient = loss_and_gradient()
     inputs["completion_ids"][:, 4:] = 7
     inputs["old_per_token_logps"][:, 4:] = 50.0
     inputs["ref_per_token_logps"][:, 4:] = -9.0
-    assert torch.isfinite(loss)
-    torch.testing.assert_close(trainer._compute_loss(trainer.model, inputs), loss)
+    assert torch.isfinite(loss) and max(g.abs().max() for g in gradient.values()) > 1e-4
+    torch.testing.assert_close(loss_and_gradient(), (loss, gradient))
 
 
 class Scores:

@@ -143,11 +143,23 @@ def stage_section(section: str, study: params.Params) -> list[str]:
     return list(vars(getattr(study, section)))
 
 
-def test_later_stages_read_every_segment() -> None:
-    for segment in params.load(ROOT / "params.yaml").segments:
-        assert f"models/{segment}" in stage_body("benchmarks")["deps"]
-        assert f"results/training/{segment}.csv" in stage_body("claims")["deps"]
-        assert f"reports/{STAGES['train'].page(segment)}.html" in stage_body("index")["deps"]
+def test_a_stage_that_reads_one_segment_reads_every_segment() -> None:
+    segments = list(params.load(ROOT / "params.yaml").segments)
+    kinds = (
+        "models/{}",
+        "results/training/{}.csv",
+        "results/training/{}_checks.csv",
+        "reports/30_prolonged_training_{}.html",
+    )
+    readers = {kind: [] for kind in kinds}
+    for name in {*STAGES, "index"} - {"train"}:
+        deps = stage_body(name)["deps"]
+        for kind in kinds:
+            found = [segment for segment in segments if kind.format(segment) in deps]
+            assert found in ([], segments), f"{name} depends on {kind} of {found} alone"
+            readers[kind] += [name] if found else []
+    assert {"benchmarks", "boundary", "arms"} <= set(readers["models/{}"])
+    assert "claims" in readers["results/training/{}.csv"]
 
 
 def test_every_study_stage_is_in_the_pipeline_and_no_other() -> None:

@@ -71,6 +71,8 @@ def rewards(trainer):
                 "compute_entropy",
             ],
         ),
+        ("training_step", ["self", "model", "inputs", "num_items_in_batch"]),
+        ("log", ["self", "logs", "start_time"]),
     ],
 )
 def test_the_wrapped_methods_of_trl_have_the_signatures_that_the_trainer_relies_on(method, parameters):
