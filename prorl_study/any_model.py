@@ -112,6 +112,8 @@ def evaluate(
             identity, [p.row() for p in piece.problems], piece[:-1], top_p, max_tokens, batch_tokens
         )
         frames.append(finished.get(key, draw, piece))
+    if backend == "vllm":
+        finished.free(sampling_vllm.close)  # the next call's engine has to fit
     drawn = pd.concat(frames, ignore_index=True)
     table = counts(drawn, samples)
     rows = benchmark_rows(table, seed, resamples)

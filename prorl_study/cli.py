@@ -279,7 +279,7 @@ def parser(command: str = "") -> argparse.ArgumentParser:
     sets = commands.add_parser("sources", help="the paper's data sets: list them, or fetch and check some")
     sets.add_argument("names", nargs="*", metavar="NAME", help="sets to prepare; without, all are listed")
     sets.add_argument(
-        "--against", nargs="*", default=[], metavar="NAME", help="benchmarks to keep out of them"
+        "--against", nargs="*", metavar="NAME", help="benchmarks to keep out of them (all that can be had)"
     )
     sets.add_argument("--limit", type=int, help="only the first so many problems of each")
     sets.add_argument("--out", type=Path, default=Path("artifacts/hub"), help="(default: artifacts/hub)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,12 @@ import pandas as pd
 
 from prorl_study import any_model, hub
 from prorl_study.cards import ANSWER_RATE
+from prorl_study.domains import Problem
 from prorl_study.errors import StudyError
 from prorl_study.files import write_json
 from prorl_study.paper import load_paper
+from prorl_study.problem_source import refused
+from prorl_study.problems import Judge
 
 PAPER_NAMES = {
     "aime24": "aime_2024",
@@ -39,8 +43,13 @@ PAPER_NAMES = {
     "gpqa_diamond": "gpqa_diamond",
     "reasoning_gym": "reasoning_gym",
     "ifeval": "ifeval",
+    **{task: task for task in hub.logic.HELD_OUT},
 }
-"""The hub's benchmarks that stand in the paper's tables, by the tables' names."""
+"""What stands in the paper's tables, by the tables' names: the hub's benchmarks, and the tasks of `OOD`."""
+OOD = "reasoning_gym_ood"
+"""The hub's benchmark whose tasks the paper shows one by one."""
+ASKED = (*(name for name in PAPER_NAMES if name in hub.BENCHMARKS), OOD)
+"""Benchmarks that are evaluated where none is named: all of the paper's."""
 TABLES = {
     "base": ("math", "code", "stem_instruction_logic"),
     "trained": ("math", "code", "stem_instruction_logic"),
@@ -50,7 +59,7 @@ TABLES = {
 """Where a checkpoint's published numbers are, by its name in `paper.yaml`."""
 ROWS = {"brorl": "brorl_191"}
 """Its row there, if not its own name: BroRL published its last checkpoint."""
-GRADED = ("reasoning_gym", "ifeval")
+GRADED = ("reasoning_gym", "ifeval", *hub.logic.HELD_OUT)
 """Benchmarks whose published number is a mean graded score; the others are strict."""
 METRICS = {"strict": "strict", "graded": "graded", "lenient": "lenient_strict"}
 RESULTS = "reevaluate.json"
@@ -117,7 +126,7 @@ def cost(
 def run(
     chosen: Mapping[str, Checkpoint],
     benchmarks: Sequence[str],
-    pool: Any,
+    pool: Judge,
     out: Path,
     limit: int | None = None,
     tell: Callable[[str], None] = print,
@@ -130,8 +139,8 @@ def run(
     """
     unknown = [name for name in benchmarks if name not in hub.BENCHMARKS]
     if unknown:
-        raise StudyError(f"no such benchmark: {', '.join(unknown)}; give some of {', '.join(PAPER_NAMES)}.")
-    problems = dict(_readable(benchmarks, limit, tell))
+        raise StudyError(f"no such benchmark: {', '.join(unknown)}; give some of {', '.join(ASKED)}.")
+    problems = dict(_readable(benchmarks, limit, pool, tell))
     if not problems:
         raise StudyError(f"none of {', '.join(benchmarks)} can be had; the lines above say why.")
     found: list[dict[str, Any]] = []
@@ -153,13 +162,23 @@ def run(
 
 
 def _readable(
-    benchmarks: Sequence[str], limit: int | None, tell: Callable[[str], None]
-) -> Iterator[tuple[str, list[Any]]]:
+    benchmarks: Sequence[str], limit: int | None, pool: Judge, tell: Callable[[str], None]
+) -> Iterator[tuple[str, list[Problem]]]:
+    """The benchmarks that can be had, of problems that can be judged; the others are told of."""
     for name in benchmarks:
         try:
-            yield name, hub.read(hub.BENCHMARKS[name], limit).problems
+            found = hub.read(hub.BENCHMARKS[name], limit)
         except StudyError as error:
             tell(f"left out: {error}")
+            continue
+        bad = refused(found.problems, pool)
+        for reason, count in (found.dropped + Counter(bad.values())).most_common():
+            tell(f"left out of {name}: {count} rows ({reason})")
+        parts: dict[str, list[Problem]] = {}
+        for problem in found.problems:
+            if problem.id not in bad:
+                parts.setdefault(problem.task if name == OOD else name, []).append(problem)
+        yield from parts.items()
 
 
 def compare(checkpoint: str, benchmark: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -223,7 +242,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--checkpoints", nargs="+", default=list(TABLES), metavar="NAME", help=f"of {', '.join(TABLES)} (all)"
     )
-    add("--benchmarks", nargs="+", default=list(PAPER_NAMES), metavar="NAME", help="of the paper's (all)")
+    add("--benchmarks", nargs="+", default=list(ASKED), metavar="NAME", help="of the paper's (all)")
     add("--plan", action="store_true", help="print what it costs and stop")
     add("--samples", type=int, default=16, help="answers per problem (16)")
     add("--max-tokens", type=int, default=32768, help="response cap (32768)")

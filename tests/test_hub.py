@@ -14,7 +14,8 @@ from samples import needs_samples, rows
 from prorl_study import cli, hub, problem_source
 from prorl_study.domains import DOMAINS, Problem
 from prorl_study.errors import StudyError
-from prorl_study.hub import code, gold, logic, math, overlap, prepare, sources, stem
+from prorl_study.files import digest
+from prorl_study.hub import code, gold, logic, math, overlap, prepare, sources, splits, stem
 from prorl_study.hub.sources import Drop, Item, Read
 from prorl_study.verification.pool import VerificationPool
 
@@ -249,6 +250,16 @@ def test_twelve_words_are_not_enough_and_a_short_problem_counts_whole():
     assert [m.problem for m in matches] == ["t-1"]
 
 
+def test_a_short_training_text_that_stands_in_a_longer_benchmark_problem_is_taken_out():
+    longer = problem("b-0", f"{SENTENCE} Find the sum of all prime factors of 2024, and say why.")
+    short = [
+        problem("t-0", "Find the sum of all prime factors of 2024"),
+        problem("t-1", "Find the sum of 2024"),
+    ]
+    kept, matches = overlap.decontaminate(short, {"b": [longer]})
+    assert [p.id for p in kept] == ["t-1"] and [m.benchmark_problem for m in matches] == ["b-0"]
+
+
 def test_what_many_problems_of_a_benchmark_share_proves_nothing():
     shared = [problem(f"b-{i}", f"{SENTENCE} and the answer to number {i} is wanted") for i in range(6)]
     kept, matches = overlap.decontaminate([problem("t-0", SENTENCE)], {"b": shared})
@@ -271,6 +282,34 @@ def test_prepared_sets_are_written_with_a_card_that_accounts_for_every_row(mirro
     problems = problem_source.read_problems(out / "deepscaler.parquet")
     assert len(problems) == mine["problems"] == hub_mirror.COUNTS["deepscaler"]
     assert prepare.prepare(["amc"], [], None, out, lambda: pool).keys() == {"deepscaler", "math500", "amc"}
+
+
+def test_without_a_choice_training_is_compared_with_all_texts_and_the_card_says_with_which_not(
+    mirror, pool, tmp_path
+):
+    (mirror / "math-ai" / "aime25" / "test.jsonl").unlink()
+    told: list[str] = []
+    card = prepare.prepare(["deepscaler"], None, None, tmp_path, lambda: pool, told.append)["deepscaler"]
+    texts = {name for name, source in hub.BENCHMARKS.items() if not source.rows}
+    assert set(card["compared_with"]) == texts - {"aime25"} and list(card["not_compared_with"]) == ["aime25"]
+    assert told[0].startswith("nothing is compared with aime25: ")
+    (file,) = (mirror / "agentica-org" / "DeepScaleR-Preview-Dataset").iterdir()
+    assert card["mirror"] == {file.name: digest(file)}, "a copy is not the commit that the source names"
+    shown = splits.sources_table({"deepscaler": card}, ["deepscaler"])["from"].item()
+    assert shown == "a copy of agentica-org/DeepScaleR-Preview-Dataset"
+
+
+def test_no_text_of_a_gated_set_is_put_into_a_card(mirror, pool, tmp_path):
+    gated = hub.read(hub.BENCHMARKS["gpqa_diamond"])
+    asked = gated.problems[0].prompt[-1]["content"].split("\n")[0]
+    file = mirror / "agentica-org" / "DeepScaleR-Preview-Dataset" / "deepscaler.json"
+    leaked = {"problem": asked, "answer": "70", "solution": None}
+    file.write_text(json.dumps([*json.loads(file.read_text()), leaked]))
+    card = prepare.prepare(["gpqa_diamond", "deepscaler"], [], None, tmp_path, lambda: pool)
+    assert card["gpqa_diamond"]["samples"] == [] and card["deepscaler"]["samples"]
+    assert [match["benchmark"] for match in card["deepscaler"]["overlapping"]] == ["gpqa_diamond"]
+    text = json.dumps(card)
+    assert not any(p.prompt[-1]["content"].split("\n")[0] in text for p in gated.problems)
 
 
 def test_an_unknown_source_is_refused_with_the_names_of_the_known(tmp_path):

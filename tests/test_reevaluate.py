@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import hub_mirror
 import pytest
 import tiny
 
-from prorl_study import cli, hub, reevaluate
+from prorl_study import cli, hub, problem_source, reevaluate
 from prorl_study.errors import StudyError
 from prorl_study.hub import sources
+from prorl_study.paper import load_paper
 from prorl_study.verification.pool import VerificationPool
 
 
@@ -34,9 +36,13 @@ def test_checkpoints_are_pinned_by_commit():
 
 
 def test_every_benchmark_of_the_papers_first_three_tables_has_its_published_number():
-    assert set(reevaluate.PAPER_NAMES) <= set(hub.BENCHMARKS)
+    assert set(reevaluate.ASKED) <= set(hub.BENCHMARKS)
+    in_tables = {"math", "code", "stem_instruction_logic"}
+    asked = {reevaluate.PAPER_NAMES[name] for name in reevaluate.PAPER_NAMES}
+    tables = load_paper()["tables"]
+    assert {cell for name in in_tables for cell in tables[name]["rows"]["base"]} - {"average"} == asked
     for name in reevaluate.PAPER_NAMES:
-        for checkpoint in ("base", "trained", "v2"):
+        for checkpoint in ("base", "trained") if name in hub.logic.HELD_OUT else ("base", "trained", "v2"):
             assert reevaluate.published(checkpoint, name) is not None, (checkpoint, name)
     assert reevaluate.published("base", "aime24") == 28.54
     assert reevaluate.published("trained", "gpqa_diamond") == 41.78
@@ -80,6 +86,21 @@ def test_checkpoints_are_evaluated_and_what_cannot_be_had_is_named(mirror, pool,
     printed = reevaluate.table(rows)
     assert "82.90 (strict)" in printed
     assert "44.05 (graded)" in printed
+
+
+def test_held_out_puzzles_are_shown_task_by_task_and_rows_that_no_judge_can_use_are_left_out(
+    mirror, pool, tmp_path
+):
+    told: list[str] = []
+    parts = dict(reevaluate._readable([reevaluate.OOD], 6, pool, told.append))
+    assert set(parts) == {"acre", "game_of_life_halting"}
+    assert any(line.startswith("left out of reasoning_gym_ood: ") and "boxnet" in line for line in told)
+    path = mirror / "HuggingFaceH4" / "MATH-500" / "test.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    ((name, sound),) = reevaluate._readable(["math500"], None, pool, told.append)
+    assert name == "math500" and len(sound) == hub_mirror.COUNTS["math500"] < len(rows)
+    changed = [replace(sound[0], domain="code", checks={}), *sound[1:]]
+    assert list(problem_source.refused(changed, pool)) == [sound[0].id]
 
 
 def test_nothing_that_can_be_had_is_an_error(mirror, pool, tmp_path):

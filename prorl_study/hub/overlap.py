@@ -1,7 +1,8 @@
 """Benchmark text in training problems: n-grams of words that both have.
 
 A training problem that shares thirteen words in a row with a benchmark problem is taken out, and so is one
-whose whole text, if shorter, stands in it. Words in a row that many problems of a benchmark share are its
+whose whole text, if shorter, stands in it. A benchmark problem that is shorter is found only where the
+training problem has no other words. Words in a row that many problems of a benchmark share are its
 boilerplate (a request for a format, a puzzle's rules) and prove nothing. Where both are made by the same
 generator, runs of words agree by chance, and the same prompt alone counts. Left out: paraphrases and
 translations, which no n-gram finds.
@@ -46,17 +47,20 @@ def words(problem: Problem) -> tuple[str, ...]:
     return tuple(match.group().lower() for match in _WORD.finditer(text))
 
 
-def ngrams(text: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Runs of `WORDS` words; a shorter text is one run."""
-    for start in range(max(1, len(text) - WORDS + 1)):
-        yield tuple(text[start : start + WORDS])
+def ngrams(text: Sequence[str], size: int = WORDS) -> Iterator[tuple[str, ...]]:
+    """Runs of `size` words; a shorter text is one run."""
+    for start in range(max(1, len(text) - size + 1)):
+        yield tuple(text[start : start + size])
 
 
-def index(benchmarks: Mapping[str, Sequence[Problem]]) -> dict[tuple[str, ...], tuple[str, str]]:
-    """The n-grams of all benchmarks but their boilerplate, each with the first problem that has it."""
+def index(
+    benchmarks: Mapping[str, Sequence[Problem]], sizes: Sequence[int] = (WORDS,)
+) -> dict[tuple[str, ...], tuple[str, str]]:
+    """The n-grams of all benchmarks but their boilerplate, of `sizes`, by the first problem."""
     found: dict[tuple[str, ...], tuple[str, str]] = {}
     for name, problems in benchmarks.items():
-        of_problem = [(problem.id, set(ngrams(words(problem)))) for problem in problems]
+        texts = [(problem.id, words(problem)) for problem in problems]
+        of_problem = [(number, {g for size in sizes for g in ngrams(text, size)}) for number, text in texts]
         counts = Counter(gram for _, grams in of_problem for gram in grams)
         for problem, grams in of_problem:
             for gram in grams:
@@ -72,11 +76,12 @@ def decontaminate(
 ) -> tuple[list[Problem], list[Match]]:
     """The training problems that share no n-gram with one of `benchmarks` and no whole prompt with one of
     `twins`, made by the same generator, and what was found in the others."""
-    known = index(benchmarks)
+    texts = [words(problem) for problem in training]
+    known = index(benchmarks, sorted({WORDS, *(len(text) for text in texts if 0 < len(text) < WORDS)}))
     prompts = {prompt_text(p): (name, p.id) for name, found in (twins or {}).items() for p in found}
     kept, matches = [], []
-    for problem in training:
-        gram = next((gram for gram in ngrams(words(problem)) if gram in known), None)
+    for problem, text in zip(training, texts, strict=True):
+        gram = next((gram for gram in ngrams(text) if gram in known), None)
         if gram is not None:
             matches.append(Match(problem.id, *known[gram], " ".join(gram)))
         elif twin := prompts.get(prompt_text(problem)):

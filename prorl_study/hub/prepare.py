@@ -8,7 +8,7 @@ so a kill costs little. Left out: mixing sources into one training set, which th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from prorl_study.files import write_json
 from prorl_study.hub import BENCHMARKS, TRAINING
 from prorl_study.hub import gold as golds
 from prorl_study.hub.overlap import Match, decontaminate
-from prorl_study.hub.sources import Read, read
+from prorl_study.hub.sources import Read, mirrored, read
 from prorl_study.pieces import write_parquet
 from prorl_study.problems import Judge
 
@@ -51,7 +51,7 @@ def listing() -> pd.DataFrame:
 
 def prepare(
     names: Sequence[str],
-    against: Sequence[str],
+    against: Sequence[str] | None,
     limit: int | None,
     out: Path,
     open_pool: Callable[[], Judge],
@@ -60,14 +60,22 @@ def prepare(
     """Write the problems of the sources `names`, and the card of all that lie in `out`; returns the card.
 
     Training problems that share text with the benchmarks `against`, or with a benchmark among `names`, are
-    left out. Raises StudyError for an unknown name and where a set cannot be had.
+    left out; None stands for all benchmarks that can be had, and the card names those that cannot. Raises
+    StudyError for an unknown name and where a set that was named cannot be had.
     """
     known = TRAINING | BENCHMARKS
-    unknown = [name for name in (*names, *against) if name not in known]
+    unknown = [name for name in (*names, *(against or ())) if name not in known]
     if unknown:
         raise StudyError(f"no such source: {', '.join(unknown)}; give some of {', '.join(known)}.")
-    wanted = dict.fromkeys([*against, *names])
+    wanted = dict.fromkeys([*(against or ()), *names])
     benchmarks = {name: read(BENCHMARKS[name], limit) for name in wanted if name in BENCHMARKS}
+    absent: dict[str, str] = {}
+    for name in _others(names, benchmarks) if against is None else ():
+        try:
+            benchmarks[name] = read(BENCHMARKS[name], limit)
+        except StudyError as error:
+            absent[name] = str(error)
+            tell(f"nothing is compared with {error}")
     texts = {name: found.problems for name, found in benchmarks.items()}
     path = out / CARD
     card = json.loads(path.read_text()) if path.is_file() else {}
@@ -80,26 +88,34 @@ def prepare(
             others = {b: found for b, found in texts.items() if b not in alike}
             kept, matches = decontaminate(checked.problems, others, alike)
         write_parquet(pd.DataFrame([problem.row() for problem in kept]), out / f"{name}.parquet")
-        card[name] = entry(found, checked, kept, matches, list(texts) if name in TRAINING else [])
+        compared = {"compared_with": list(texts), "not_compared_with": absent} if name in TRAINING else {}
+        card[name] = entry(found, checked, kept, matches) | compared
         write_json(card, path)
         tell(f"{name}: {len(kept)} problems of {found.rows} rows ({out / name}.parquet)")
     return card
 
 
+def _others(names: Sequence[str], benchmarks: Container[str]) -> list[str]:
+    """The benchmarks that training sets among `names` are compared with besides `benchmarks`. One that a
+    package makes is told from texts of people by what it is; only another made one can hold the same."""
+    made = any(TRAINING[name].rows for name in names if name in TRAINING)
+    if not any(name in TRAINING for name in names):
+        return []
+    return [name for name in BENCHMARKS if name not in benchmarks and (made or not BENCHMARKS[name].rows)]
+
+
 def entry(
-    found: Read,
-    checked: golds.Checked,
-    kept: Sequence[Problem],
-    matches: Sequence[Match],
-    against: Sequence[str],
-) -> Mapping[str, Any]:
-    """What the data card says of one source, JSON-plain. Lengths are characters of the prompt."""
+    found: Read, checked: golds.Checked, kept: Sequence[Problem], matches: Sequence[Match]
+) -> dict[str, Any]:
+    """What the data card says of one source, JSON-plain. Lengths are characters of the prompt. Of a gated set
+    it shows no text: who gave its access asks that its problems be put nowhere in plain text."""
     source = found.source
     lengths = pd.Series([len(p.prompt[-1]["content"]) for p in kept], dtype=float)
     return {
         "domain": source.domain,
         "repo": source.repo,
         "revision": source.revision,
+        "mirror": mirrored(source),
         "licence": source.licence,
         "note": source.note,
         "expected": source.expected,
@@ -109,8 +125,7 @@ def entry(
         "golds_passed": checked.passed,
         "golds_failing": checked.failing,
         "others_disagree": checked.disagreeing,
-        "compared_with": list(against),
-        "overlapping": [asdict(match) for match in matches],
+        "overlapping": [_shown(match) for match in matches],
         "problems": len(kept),
         "prompt_characters": {
             name: float(lengths.quantile(q)) for name, q in (("p5", 0.05), ("median", 0.5), ("p95", 0.95))
@@ -118,5 +133,10 @@ def entry(
         if len(kept)
         else {},
         "tasks": pd.Series([p.task for p in kept], dtype=str).value_counts().to_dict(),
-        "samples": [p.row() for p in kept[:SAMPLES]],
+        "samples": [] if source.gated else [p.row() for p in kept[:SAMPLES]],
     }
+
+
+def _shown(match: Match) -> dict[str, str]:
+    gated = BENCHMARKS[match.benchmark].gated
+    return asdict(match) | ({"text": "(of a gated set)"} if gated else {})

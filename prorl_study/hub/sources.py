@@ -18,6 +18,7 @@ from typing import Any
 
 from prorl_study.domains import Problem
 from prorl_study.errors import StudyError
+from prorl_study.files import digest
 from prorl_study.model_source import COMMIT, first_line
 from prorl_study.problems import prompt_text
 
@@ -136,14 +137,25 @@ def rows_of(source: Source) -> Iterator[Row]:
         )
     for pattern in source.files:
         if mirror:
-            folder = Path(mirror) / source.repo
-            paths = [str(path) for path in sorted(folder.glob(pattern))]
+            paths = [str(path) for path in _in_mirror(source, pattern)]
             if not paths:
-                raise StudyError(f"{source.name}: {folder / pattern} does not exist; copy it there.")
+                wanted = Path(mirror) / source.repo / pattern
+                raise StudyError(f"{source.name}: {wanted} does not exist; copy it there.")
         else:
             paths = [f"hf://datasets/{source.repo}@{source.revision}/{pattern}"]
         for path in paths:
             yield from _file_rows(source, path)
+
+
+def _in_mirror(source: Source, pattern: str) -> list[Path]:
+    return sorted((Path(os.environ[MIRROR]) / source.repo).glob(pattern))
+
+
+def mirrored(source: Source) -> dict[str, str]:
+    """Digests of the mirror's files that rows of `source` come from; empty where its commit is read."""
+    if not os.environ.get(MIRROR, "") or source.rows is not None:
+        return {}
+    return {path.name: digest(path) for pattern in source.files for path in _in_mirror(source, pattern)}
 
 
 def _file_rows(source: Source, path: str) -> Iterator[Row]:

@@ -50,7 +50,7 @@ def build(
     asked = [*origin.benchmark_sets, *origin.hard_sets]
     _check_names(origin)
     limit = origin.hub_limit or None
-    card = prepare([*asked, *origin.training_sets], asked, limit, work, lambda: pool)
+    card = prepare([*asked, *origin.training_sets], None, limit, work, lambda: pool)
     sets = {name: _of_set(work, name) for name in [*asked, *origin.training_sets]}
     test = [name for name in origin.benchmark_sets if name != OOD]
     splits = {
@@ -170,7 +170,7 @@ def sources_table(card: Mapping[str, Any], names: Sequence[str]) -> pd.DataFrame
             {
                 "set": name,
                 "domain": one["domain"],
-                "from": f"{one['repo']}@{one['revision'][:8]}" if one["repo"] else "reasoning-gym",
+                "from": _origin(one),
                 "licence": one["licence"],
                 "rows": one["rows"],
                 "dropped": sum(one["dropped"].values()),
@@ -181,6 +181,13 @@ def sources_table(card: Mapping[str, Any], names: Sequence[str]) -> pd.DataFrame
             }
         )
     return pd.DataFrame(rows)
+
+
+def _origin(one: Mapping[str, Any]) -> str:
+    """Where a set's rows came from; those of a mirror are of no commit that anybody has checked."""
+    if not one["repo"]:
+        return "reasoning-gym"
+    return f"a copy of {one['repo']}" if one["mirror"] else f"{one['repo']}@{one['revision'][:8]}"
 
 
 def drops_table(card: Mapping[str, Any], names: Sequence[str]) -> pd.DataFrame:
