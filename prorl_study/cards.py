@@ -182,12 +182,12 @@ def memory(study: Params, machine: Machine) -> dict[str, float]:
     model, train, engine = model_of(study), study.train, study.engine
     shards = machine.training if any(name in engine.launcher for name in ("fsdp", "zero3")) else 1
     plan = [phase for _, phase in phases(train, list(DOMAINS))]
-    own = max(
-        train.prompts_per_step * phase.rollouts_per_prompt // train.updates_per_rollout // machine.training
-        for phase in plan
-    )
-    longest = max(phase.max_completion_tokens for phase in plan) + PROMPT_TOKENS
-    tokens = min(engine.micro_batch or own, own) * longest
+    updates, tokens = train.updates_per_rollout * machine.training, 0
+    for phase in plan:
+        rows = own = train.prompts_per_step * phase.rollouts_per_prompt // updates
+        if engine.micro_batch:  # of the first phase: TRL splits a larger batch into as many parts
+            rows = min(own, engine.micro_batch * phase.rollouts_per_prompt // train.rollouts_per_prompt)
+        tokens = max(tokens, rows * (phase.max_completion_tokens + PROMPT_TOKENS))
     kept = model.layers * model.hidden * 4 + 2 * (8 * model.intermediate + 40 * model.hidden)
     found = {
         "weights": 4 * model.weights / shards,

@@ -11,12 +11,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
+from prorl_study import cards
 from prorl_study.errors import StudyError
+from prorl_study.params import Params, load
 from prorl_study.paths import project_root
 from prorl_study.preflight import BELOW, LOWEST, MEMORY_GB
 
@@ -27,8 +31,8 @@ HUB = "https://huggingface.co"
 HUB_SECONDS = 5.0
 DISK_GB = 5.0
 """What the default study takes once it is installed, with some room."""
-CARD_GB = 24.0
-"""Card memory from which the small GPU profile is worth a try."""
+CARD_GB = 23.0
+"""Card memory from which the small GPU profile is worth a try: cards sold with 24 GB report less."""
 
 
 @dataclass(frozen=True)
@@ -138,24 +142,51 @@ def memory() -> list[Finding]:
     return [Finding("memory", "missing", text, f"a machine with {MEMORY_GB} GB")]
 
 
+def large_study() -> Params | None:
+    """What `params.yaml` says, where it starts from a base of the hub's size; None for the default study."""
+    study = load(project_root() / "params.yaml")
+    return study if study.origin.base else None
+
+
 def disk() -> list[Finding]:
-    folder = project_root()
-    free = shutil.disk_usage(folder).free / 2**30
-    if free >= DISK_GB:
+    study, folder = large_study(), project_root()
+    needed = cards.disk(study) if study else DISK_GB
+    free = shutil.disk_usage(folder).free / 1e9
+    if free >= needed:
         return [Finding("disk", "ok", f"{free:.1f} GB free")]
+    what = f"profile {study.profile} takes up to {needed:.0f}" if study else f"{needed:.0f} needed"
     mend = "dvc gc --workspace --force, or make room"
-    return [Finding("disk", "missing", f"{free:.1f} GB free in {folder}, {DISK_GB:.0f} needed", mend)]
+    return [Finding("disk", "missing", f"{free:.1f} GB free in {folder}, {what}", mend)]
+
+
+def driver() -> str:
+    """Version of the card's driver, as its own tool says."""
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=HUB_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "of a version that nvidia-smi does not tell"
+    return done.stdout.split("\n")[0].strip()
 
 
 def card() -> list[Finding]:
-    """A card that torch can use, its driver and its memory."""
+    """A card that torch can use, its driver and its memory, beside what the study in `params.yaml` takes."""
     import torch
 
+    study = large_study()
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        gb = properties.total_memory / 2**30
+        gb = properties.total_memory / 1e9
         text = f"{torch.cuda.device_count()} x {properties.name}, {gb:.0f} GB, CUDA {torch.version.cuda}"
-        if gb >= CARD_GB - 1:
+        text += f", driver {driver()}"
+        if study:
+            machine = replace(cards.machine_of(study, Path("none")), memory_gb=gb)
+            needed = sum(cards.memory(study, machine).values())
+            if gb < needed:
+                mend = "lower engine.micro_batch or train.max_completion_tokens, or take a larger card"
+                found = f"{text}; profile {study.profile} takes {needed:.0f} GB of it"
+                return [Finding("card", "missing", found, mend)]
+        if gb >= CARD_GB:
             return [Finding("card", "ok", text)]
         return [Finding("card", "absent", text, f"the GPU profiles need {CARD_GB:.0f} GB or more")]
     has_driver = shutil.which("nvidia-smi") is not None

@@ -10,6 +10,7 @@ Random weights say nothing about learning.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -324,6 +325,7 @@ def training_step(model: Path, length: int, rollouts: int) -> dict[str, Any]:
         "peak_memory_gb": peak_memory_gb(),
     }
     del trainer
+    gc.collect()  # a model under autocast refers to itself
     if device() == "cuda":
         torch.cuda.empty_cache()
     return report

@@ -7,6 +7,7 @@ mode, whose weights go by NCCL from one card to another.
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ def free_memory() -> int:
 
     if not torch.cuda.is_available():
         return 0
+    gc.collect()  # models under autocast refer to themselves
     torch.cuda.empty_cache()
     return torch.cuda.mem_get_info()[0]
 

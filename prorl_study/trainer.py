@@ -4,7 +4,8 @@ TRL has no dynamic sampling. `_generate_and_score_completions` is wrapped, never
 and judged as `dynamic_sampling` asks for, then the parent runs once on the kept groups while `_generate` and
 `_calculate_rewards` answer from what was sampled. Two more methods are wrapped for speed alone: rollouts go
 through the study's own loop, log-probabilities through buckets of similar length. `training_step` and `log`
-are wrapped to measure how much of the gradient is the KL's. A contract test pins all seven.
+are wrapped to measure how much of the gradient is the KL's, the making of the accelerator for FSDP2's
+precision. A contract test pins all eight.
 
 Several processes share each round's prompts, judge what they sampled and exchange the groups, so that all
 make the same choice. Each completion is drawn from numbers of its own, seeded by (seed, draw, sample),
@@ -16,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import FullyShardedDataParallelPlugin, gather_object
 from datasets import Dataset
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -48,6 +50,16 @@ class Judge(Protocol):
     """What the trainer asks of verification: verdicts in the order of the items, without answers to vote."""
 
     def verify(self, items: Sequence[tuple[Problem, str]], *, answers: bool) -> list[Verdict]: ...
+
+
+def sum_in_full_precision(plugin: FullyShardedDataParallelPlugin) -> None:
+    """Have FSDP2 reduce gradients as fp32 and hand on outputs as they are.
+
+    Under `mixed_precision: bf16` accelerate casts both to bf16, log-probabilities among them: one of -1.5
+    then comes in steps of 0.008 nats, which is more than an update moves it.
+    """
+    if policy := plugin.mixed_precision_policy:
+        plugin.mixed_precision_policy = replace(policy, reduce_dtype=torch.float32, output_dtype=None)
 
 
 class ProRLTrainer(GRPOTrainer):
@@ -119,6 +131,11 @@ class ProRLTrainer(GRPOTrainer):
             callbacks=list(callbacks),
             optimizers=optimizers,
         )
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.accelerator.is_fsdp2:
+            sum_in_full_precision(self.accelerator.state.fsdp_plugin)
 
     # ---- wrapped for speed ----------------------------------------------------------------------
 
@@ -392,7 +409,13 @@ class ProRLTrainer(GRPOTrainer):
             self._before = [p.detach().to("cpu", copy=True) for p in self._trained_parameters()]
         loss = super().training_step(model, inputs, num_items_in_batch)
         if probed and self.beta and not self._sharded():
-            share = self._kl_share()
+            # The probe takes as much memory as the gradients do, so these make room for it on a card.
+            own = [None if p.grad is None else p.grad.to("cpu") for p in self._trained_parameters()]
+            for p in self._trained_parameters():
+                p.grad = None
+            share = self._kl_share(own)
+            for p, grad in zip(self._trained_parameters(), own, strict=True):
+                p.grad = None if grad is None else grad.to(p.device)
             if share is not None:
                 self._metrics["train"]["kl_share"].append(share)
         return loss
@@ -415,17 +438,18 @@ class ProRLTrainer(GRPOTrainer):
         return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
     def _norm(self, parts: Iterable[torch.Tensor]) -> torch.Tensor:
-        """Norm over all of `parts`; of sharded ones, over the shards of all processes."""
-        whole = [part.to_local() if isinstance(part, DTensor) else part for part in parts]
-        total = torch.stack([part.square().sum() for part in whole]).sum()
+        """Norm over all of `parts`, taken one by one; of sharded ones, over the shards of all processes."""
+        local = (part.to_local() if isinstance(part, DTensor) else part for part in parts)
+        total = torch.stack([part.square().sum() for part in local]).sum()
         if self._sharded():
             total = self.accelerator.reduce(total.to(self.accelerator.device), "sum").cpu()
         return total.sqrt()
 
-    def _kl_share(self) -> float | None:
-        """Norm of the KL term's gradient over that of the policy gradient, on the batch just passed:
-        ||beta grad KL|| / ||grad PG||, None where the rewards leave no policy gradient. The first batch of a
-        rollout step is on-policy. Of several micro-batches it is the first, over all processes."""
+    def _kl_share(self, own: Sequence[torch.Tensor | None]) -> float | None:
+        """Norm of the KL term's gradient over that of the policy gradient, on the batch just passed, whose
+        gradient is `own`: ||beta grad KL|| / ||grad PG||, None where the rewards leave no policy gradient.
+        The first batch of a rollout step is on-policy. Of several micro-batches it is the first, over all
+        processes."""
         batch = self._buffered_inputs[(self._step - 1) % self.args.steps_per_generation]
         signal = batch["advantages"].any()[None]
         if not bool(self.accelerator.gather(signal).any()):
@@ -435,9 +459,9 @@ class ProRLTrainer(GRPOTrainer):
         metrics = {name: list(values) for name, values in self._metrics["train"].items()}
         try:
             # Where gradients are summed over processes or micro-batches, what is at hand is not one batch's.
-            total = [p.grad for p in parameters] if alone else self._gradients(batch, parameters)
+            total = own if alone else _on_cpu(self._gradients(batch, parameters))
             self.beta = 0.0
-            policy = self._gradients(batch, parameters)
+            policy = _on_cpu(self._gradients(batch, parameters))
         finally:
             self.beta = beta
             self._metrics["train"].clear()
@@ -474,6 +498,10 @@ class ProRLTrainer(GRPOTrainer):
         self.tokens = dict(state["tokens"])
         self.tokens_of |= {d: n for d, n in state["tokens_of"].items() if d in self.tokens_of}
         self.rollout_steps, self.probed_from = state["rollout_steps"], state["probed_from"]
+
+
+def _on_cpu(parts: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    return [None if part is None else part.to("cpu") for part in parts]
 
 
 def _sampled_before(prompts, completions, **_: Any) -> list[float]:

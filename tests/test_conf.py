@@ -15,6 +15,7 @@ import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -77,6 +78,28 @@ def test_fsdp2_is_the_second_version_in_bf16_on_as_many_nodes_as_the_command_lin
     assert environment["FSDP_STATE_DICT_TYPE"] == "FULL_STATE_DICT"
     assert (given.nnodes, given.node_rank, given.nproc_per_node) == ("2", 1, "8")
     assert given.rdzv_endpoint == "n1:29999"
+
+
+def test_sharded_gradients_are_summed_and_log_probabilities_handed_on_as_fp32(monkeypatch):
+    import torch
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    from trl import GRPOTrainer
+
+    from prorl_study.trainer import ProRLTrainer
+
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
+    plugin.set_mixed_precision("bf16")
+    assert plugin.mixed_precision_policy.output_dtype == torch.bfloat16, "what accelerate makes of it"
+
+    def made(trainer):
+        state = SimpleNamespace(fsdp_plugin=plugin)
+        trainer.accelerator = SimpleNamespace(is_fsdp2=True, state=state)
+
+    monkeypatch.setattr(GRPOTrainer, "create_accelerator_and_postprocess", made)
+    object.__new__(ProRLTrainer).create_accelerator_and_postprocess()
+    policy = plugin.mixed_precision_policy
+    wanted = (torch.bfloat16, torch.float32, None)
+    assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == wanted
 
 
 def test_zero3_builds_accelerates_plugin_though_deepspeed_is_not_here(monkeypatch):

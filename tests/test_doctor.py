@@ -9,7 +9,10 @@ import huggingface_hub
 import pytest
 
 from prorl_study import cli, doctor
+from prorl_study.paths import project_root
 from prorl_study.verification import walls
+
+ROOT = project_root()
 
 
 def test_this_machine_can_run_the_default_study(capsys):
@@ -81,13 +84,27 @@ def test_a_driver_without_a_cuda_build_of_torch_is_seen(monkeypatch):
 def test_a_card_is_named_with_its_memory(monkeypatch):
     import torch
 
-    properties = types.SimpleNamespace(name="NVIDIA H100 80GB HBM3", total_memory=80 * 2**30)
+    properties = types.SimpleNamespace(name="NVIDIA H100 80GB HBM3", total_memory=85_000_000_000)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(doctor, "driver", lambda: "570.86.15")
     (finding,) = doctor.card()
     assert finding.state == "ok"
-    assert "NVIDIA H100 80GB HBM3, 80 GB" in finding.found
+    assert "NVIDIA H100 80GB HBM3, 85 GB" in finding.found and "driver 570.86.15" in finding.found
+    monkeypatch.setattr(doctor, "large_study", lambda: cli.of_profile("gpu_day", ROOT))
+    assert doctor.card()[0].state == "ok"
+    properties.total_memory = 48_000_000_000
+    (finding,) = doctor.card()
+    assert finding.state == "missing" and "profile gpu_day takes 64 GB" in finding.found
+
+
+def test_a_profile_that_the_disk_does_not_fit_is_named_with_what_it_takes(monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=50e9))
+    assert doctor.disk()[0].state == "ok"
+    monkeypatch.setattr(doctor, "large_study", lambda: cli.of_profile("gpu_day", ROOT))
+    (finding,) = doctor.disk()
+    assert finding.state == "missing" and "profile gpu_day takes up to 427" in finding.found
 
 
 def test_a_hub_that_answers_and_one_that_does_not(monkeypatch):

@@ -94,8 +94,13 @@ def test_trackers_are_passed_through_and_an_unknown_one_is_refused(monkeypatch):
         grpo_config(ONE_UPDATE, 1, Path("out"), 0, False, engine=EngineParams(report_to=["mlflow"]))
 
 
-def test_weights_stay_fp32_and_a_card_computes_under_bf16_autocast(tmp_path):
+def test_weights_stay_fp32_and_a_card_computes_under_bf16_autocast(tmp_path, monkeypatch):
     assert grpo_config(ONE_UPDATE, 1, tmp_path, 0, on_gpu=False).bf16 is False
+    asked: dict = {}
+    with monkeypatch.context() as patch:  # TRL itself refuses bf16 where there is no card
+        patch.setattr("prorl_study.recipe.GRPOConfig", lambda **given: asked.update(given))
+        grpo_config(ONE_UPDATE, 1, tmp_path, 0, on_gpu=True)
+    assert asked["bf16"] and asked["gradient_checkpointing"] and not asked["use_cpu"]
     trainer = trainer_with(tmp_path / "t", EngineParams())
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
     # what a bf16 weight of usual size makes of a step of 2e-6: nothing

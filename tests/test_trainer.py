@@ -10,8 +10,10 @@ import torch
 from transformers import AutoTokenizer
 from trl import GRPOTrainer
 
+from prorl_study.curriculum import phases
 from prorl_study.domains.problem import Verdict
 from prorl_study.errors import StudyError
+from prorl_study.params import PLAIN_ENGINE
 from prorl_study.recipe import grpo_config
 from prorl_study.trainer import Group, ProRLTrainer
 
@@ -26,11 +28,13 @@ def make_trainer(
     problems=None,
     own_loops=True,
     overrides=None,
+    engine=PLAIN_ENGINE,
+    curriculum=(),
 ):
     """`overrides` are fields of TRL's configuration that the recipe sets otherwise."""
     model = tiny.save_model(folder / "model", seed)
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    config = grpo_config(params, steps, folder / "out", seed, on_gpu=False, processes=processes)
+    config = grpo_config(params, steps, folder / "out", seed, False, processes, engine)
     return ProRLTrainer(
         model=str(model),
         config=replace(config, generation_batch_size=None, **overrides) if overrides else config,
@@ -42,6 +46,7 @@ def make_trainer(
         dynamic_sampling=params.dynamic_sampling,
         max_sampling_rounds=params.max_sampling_rounds,
         own_loops=own_loops,
+        curriculum=curriculum,
     )
 
 
@@ -73,6 +78,7 @@ def rewards(trainer):
         ),
         ("training_step", ["self", "model", "inputs", "num_items_in_batch"]),
         ("log", ["self", "logs", "start_time"]),
+        ("create_accelerator_and_postprocess", ["self"]),
     ],
 )
 def test_the_wrapped_methods_of_trl_have_the_signatures_that_the_trainer_relies_on(method, parameters):
@@ -80,6 +86,24 @@ def test_the_wrapped_methods_of_trl_have_the_signatures_that_the_trainer_relies_
     if method == "_get_per_token_logps_and_entropies":
         found = found[: len(parameters)]  # the rest belongs to images and mixtures of experts
     assert found == parameters
+
+
+def test_more_rollouts_per_prompt_make_micro_batches_larger_not_more(tmp_path):
+    number = tiny.TRAIN.rollouts_per_prompt
+    entries = [{"tokens": 0}, {"tokens": 1, "rollouts_per_prompt": 2 * number}]
+    train = replace(tiny.TRAIN, curriculum=entries, domains=["math"])
+    engine = replace(PLAIN_ENGINE, micro_batch=number // 2)
+    trainer = make_trainer(tmp_path, 2, params=train, engine=engine, curriculum=phases(train, ["math"]))
+    passed, original = [], trainer.compute_loss
+
+    def compute_loss(model, inputs, *args, **kwargs):
+        passed.append(len(inputs["completion_ids"]))
+        return original(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = compute_loss
+    trainer.train()
+    half = len(passed) // 2
+    assert passed == [number // 2] * half + [number] * half, "cards.memory counts on this"
 
 
 def test_the_parent_scores_once_per_rollout_step_and_only_groups_of_the_batch_size(tmp_path, monkeypatch):
