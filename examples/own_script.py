@@ -1,4 +1,4 @@
-"""ProRL's recipe in a script of your own: `python examples/own_script.py MODEL OUT`, no DVC, no notebooks."""
+"""ProRL's recipe in a script of your own, without DVC: `python own_script.py MODEL OUT [PARAMS.yaml]`."""
 
 import sys
 from dataclasses import replace
@@ -15,7 +15,7 @@ from prorl_study.trainer import ProRLTrainer
 from prorl_study.verification import VerificationPool
 
 model, out = sys.argv[1:3]
-study = params.load(Path(__file__).parents[1] / "params.yaml")
+study = params.load(Path(sys.argv[3] if len(sys.argv) > 3 else "params.yaml"))  # the recipe, as data
 recipe = replace(study.train, domains=["math"], prompts_per_step=4, max_completion_tokens=24)
 
 

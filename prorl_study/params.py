@@ -332,7 +332,7 @@ class EngineParams:
     rollout_engine: str = "loop"
     """What samples in training: `loop` (the study's own), `vllm_colocate` or `vllm_server` (TRL's)."""
     vllm_server: str = ""
-    """URL of `trl vllm-serve`, for `vllm_server`."""
+    """URL of `vllm serve` as conf/slurm/prorl.sbatch starts it, for `vllm_server`."""
     vllm_memory: float = 0.3
     """Share of the card's memory that a colocated vLLM takes."""
     importance_sampling: str = "token_truncate"

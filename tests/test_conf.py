@@ -251,7 +251,7 @@ class Job:
     def __init__(self, folder: Path, nodes: str = "localhost,127.0.0.1,127.0.0.2") -> None:
         self.folder, self.started, self.script = folder, 0, ROOT / "conf" / "slurm" / "prorl.sbatch"
         (folder / "bin").mkdir(parents=True)
-        programs = {"srun": SRUN, "scontrol": SCONTROL, "trl": SERVER, "accelerate": TRAINER}
+        programs = {"srun": SRUN, "scontrol": SCONTROL, "vllm": SERVER, "accelerate": TRAINER}
         for name, code in programs.items():
             program = folder / "bin" / name
             program.write_text(f"#!{sys.executable}\n{textwrap.dedent(code)}")
@@ -310,14 +310,24 @@ def job(tmp_path):
     assert made.left() == {}, "nothing is left running"
 
 
+def for_trl() -> list[str]:
+    """What TRL adds to vLLM's command line so that its client can send weights and read probabilities."""
+    from trl.scripts.vllm_serve import ScriptArguments, build_command
+
+    command = build_command(ScriptArguments(model="a/model"))
+    return [
+        part for part in command[command.index("--weight-transfer-config") :] if part != "--enable-scale-out"
+    ]
+
+
 def test_the_trainers_start_once_the_server_is_up_each_with_its_rank(job):
     script = job.start()
     assert script.wait(60) == 0, script.stderr.read()
     server, *trainers = job.said()
     port = job.environment["PRORL_PORT"]
     assert server == (
-        f"server 127.0.0.2 vllm-serve --model a/model --port {port} --tensor_parallel_size 4 "
-        "--max_model_len 18432"
+        f"server 127.0.0.2 serve a/model --host 0.0.0.0 --port {port} --tensor-parallel-size 4 "
+        "--max-model-len 18432 --load-format safetensors " + " ".join(for_trl()) + " --enable-scale-out"
     )
     common = "--config_file some.yaml --num_machines 2 --num_processes 4 --main_process_ip localhost"
     assert sorted(trainers) == [
@@ -377,7 +387,7 @@ def test_what_fails_ends_the_job_with_its_code(job, broken, code, sentence):
 def test_a_server_that_dies_ends_the_job(job):
     script = job.start()
     job.wait_until(lambda: min(steps(job)) >= 1)
-    (server,) = [p for line, p in job.left().items() if "bin/trl vllm-serve" in line]
+    (server,) = [p for line, p in job.left().items() if "bin/vllm serve" in line]
     server.kill()
     assert script.wait(60) == 1
     assert "the server on 127.0.0.2 has ended" in script.stderr.read()

@@ -352,6 +352,11 @@ def chain_sum() -> dict:
     return next(iter(logic.entries(["chain_sum"], 1, 1)))
 
 
+def gym_program(row) -> Item:
+    prompt = row["responses_create_params"]["input"]
+    return code.item(prompt, row["verifier_metadata"]["unit_tests"])
+
+
 @needs_samples
 @pytest.mark.parametrize(
     ("name", "mapper", "count"),
@@ -362,6 +367,7 @@ def chain_sum() -> dict:
         ("codecontests_test", code.codecontests, 133),
         ("humaneval", code.humaneval, 164),
         ("ifeval", hub.instruction.instructions, 300),
+        ("nemo_gym_code_gen", gym_program, 5),
     ],
 )
 def test_real_rows_are_mapped_and_their_golds_earn_full_credit(name, mapper, count, pool, tmp_path):

@@ -3,7 +3,8 @@ TACO; HumanEval+, LiveCodeBench.
 
 A problem is a program's tests; how they are judged says `judges.code`. LiveCodeBench packs its private tests
 as a pickle: it is read by an unpickler that knows no class and no function, so that nothing can run. Left
-out: problems without tests, and those that need a checker of their own.
+out: problems without tests, and those that need a checker of their own. `apps` and `codecontests` read those
+sets as they were published, for a file of one's own; the benchmarks go by Eurus-2's rows, as the paper's do.
 """
 
 from __future__ import annotations
