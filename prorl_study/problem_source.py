@@ -159,15 +159,18 @@ def _problem(row: Mapping[str, Any], default_id: str) -> Problem:
     return Problem(**{**values, "id": values.get("id") or default_id})
 
 
-def refused(problems: Sequence[Problem], judge: Judge) -> dict[str, str]:
-    """Why the judge cannot use a problem, by the problem's id, for those that it cannot."""
+def refused(problems: Sequence[Problem], judge: Judge) -> list[tuple[Problem, str]]:
+    """The problems that the judge cannot use, each with the reason."""
     verdicts = judge.verify([(problem, PROBE) for problem in problems])
     pairs = zip(problems, verdicts, strict=True)
-    return {problem.id: verdict.reason for problem, verdict in pairs if verdict.status == "refused"}
+    return [(problem, verdict.reason) for problem, verdict in pairs if verdict.status == "refused"]
 
 
 def check_problems(benchmarks: Benchmarks, judge: Judge) -> None:
     """Raises StudyError that names the first problem which its judge cannot use; to be called first."""
     for name, problems in benchmarks.items():
-        for problem, reason in refused(problems, judge).items():
-            raise StudyError(f"{name}: problem {problem} cannot be judged ({reason}); correct its checks.")
+        for problem, reason in refused(problems, judge):
+            raise StudyError(
+                f"{name}: problem {problem.id} ({problem.domain}) cannot be judged ({reason}); correct its "
+                "checks."
+            )

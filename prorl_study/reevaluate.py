@@ -171,7 +171,7 @@ def _readable(
         except StudyError as error:
             tell(f"left out: {error}")
             continue
-        bad = refused(found.problems, pool)
+        bad = {problem.id: reason for problem, reason in refused(found.problems, pool)}
         for reason, count in (found.dropped + Counter(bad.values())).most_common():
             tell(f"left out of {name}: {count} rows ({reason})")
         parts: dict[str, list[Problem]] = {}
