@@ -293,6 +293,8 @@ def test_without_a_choice_training_is_compared_with_all_texts_and_the_card_says_
     texts = {name for name, source in hub.BENCHMARKS.items() if not source.rows}
     assert set(card["compared_with"]) == texts - {"aime25"} and list(card["not_compared_with"]) == ["aime25"]
     assert told[0].startswith("nothing is compared with aime25: ")
+    said = splits.compared_said({"deepscaler": card}, ["deepscaler"])
+    assert said == f"{len(texts) - 1} benchmarks (not to be had: aime25)"
     (file,) = (mirror / "agentica-org" / "DeepScaleR-Preview-Dataset").iterdir()
     assert card["mirror"] == {file.name: digest(file)}, "a copy is not the commit that the source names"
     shown = splits.sources_table({"deepscaler": card}, ["deepscaler"])["from"].item()

@@ -207,6 +207,13 @@ def overlap_table(card: Mapping[str, Any], names: Sequence[str], most: int = 20)
     return pd.DataFrame(rows[:most])
 
 
+def compared_said(card: Mapping[str, Any], training_sets: Sequence[str]) -> str:
+    """With how many benchmarks the training sets were compared, and with which they could not be."""
+    one = card[training_sets[0]]
+    absent = ", ".join(one["not_compared_with"])
+    return f"{len(one['compared_with'])} benchmarks" + (f" (not to be had: {absent})" if absent else "")
+
+
 def lengths_table(card: Mapping[str, Any], names: Sequence[str]) -> pd.DataFrame:
     """Prompt lengths of each set in characters, at the 5th, 50th and 95th percentile."""
     return pd.DataFrame([{"set": name, **card[name]["prompt_characters"]} for name in names])
