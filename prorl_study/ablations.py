@@ -356,5 +356,6 @@ def finding(
         line, title = panel.lines[-1], panel.title[0].lower() + panel.title[1:]
         result = f"{number(line, panel.unit)} {panel.unit}, {verdict(line, sizes[panel.unit], panel.unit)}"
         said.append(f"{title}, {line.name}: {result}")
-    covered = f" ({COVERED[panels[0].over]}; n = {len(panels[0].lines[-1].values)})" if panels else ""
+    count = len(panels[0].lines[-1].values) if panels else 0
+    covered = f" ({COVERED[panels[0].over]}, not corrected; n = {count})" if panels else ""
     return "; ".join(said if panels else [*said, "no two arms can be compared yet"]) + f"{covered}."

@@ -41,7 +41,19 @@ def arm_difference(results: Results, aim: Aim, arm: str, other: str) -> Outcome:
     found = differences(results.runs, arm, other)
     if len(found) < LEAST_PAIRS:
         return _missing(f"arms {arm} and {other}", len(found))
-    return _outcome(found, aim, f"{arm} against {other} at equal sampled tokens", _problems(results))
+    detail = f"{arm} against {other} at equal sampled tokens{_rates(results, arm, other)}"
+    return _outcome(found, aim, detail, _problems(results))
+
+
+def _rates(results: Results, *arms: str) -> str:
+    """The learning rates of arms that do not have the recipe's, which differ beside what the arms are called
+    after; empty where all have it."""
+    own = {
+        row["arm"]: row["factors"]["learning_rate"]
+        for row in results.runs
+        if row["arm"] in arms and "learning_rate" in row["factors"]
+    }
+    return "".join(f", {arm} at its tuned learning rate of {rate:g}" for arm, rate in own.items())
 
 
 def full_recipe(results: Results, aim: Aim) -> Outcome:
@@ -89,7 +101,8 @@ def kl_with_resets(results: Results, aim: Aim) -> Outcome:
     if min(map(len, found.values())) < LEAST_PAIRS:
         return _missing("arms prorl, no_reset and no_kl", min(map(len, found.values())))
     better = min(found, key=lambda name: found[name].mean())
-    return _outcome(found[better], aim, f"the better of the two is {better}", _problems(results))
+    detail = f"the better of the two is {better}{_rates(results, better)}"
+    return _outcome(found[better], aim, detail, _problems(results))
 
 
 def over_supervised(results: Results, aim: Aim) -> Outcome:

@@ -39,12 +39,12 @@ def _figure(row: Mapping[str, Any]) -> str:
     return f'<img alt="{escape(row["sentence"])}" src="data:image/png;base64,{data}">'
 
 
-def _files(results: Path, pattern: str) -> str:
-    paths = sorted(results.glob(pattern))
+def _files(results: Path, patterns: Sequence[str]) -> str:
+    paths = sorted(path for pattern in patterns for path in results.glob(pattern))
     return "<br>".join(f"results/{p.relative_to(results).as_posix()}, SHA-256 {digest(p)}" for p in paths)
 
 
-def _entry(row: Mapping[str, Any], results: Path, pattern: str) -> str:
+def _entry(row: Mapping[str, Any], results: Path, patterns: Sequence[str]) -> str:
     ran = row["verdict"] != "not run"
     facts = {
         "Our measure": row["measure"],
@@ -59,7 +59,7 @@ def _entry(row: Mapping[str, Any], results: Path, pattern: str) -> str:
     }
     items = "".join(f"<dt>{name}</dt><dd>{escape(str(fact))}</dd>" for name, fact in facts.items() if fact)
     if ran:
-        items += f"<dt>Data</dt><dd>{_files(results, pattern)}</dd>"
+        items += f"<dt>Data</dt><dd>{_files(results, patterns)}</dd>"
         items += "<dt>Command</dt><dd><code>dvc repro claims</code></dd>"
     word = escape(row["verdict"].capitalize())
     return (

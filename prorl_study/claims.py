@@ -22,6 +22,7 @@ from prorl_study import arm_measures, measures
 from prorl_study.domain_claims import for_all_domains
 from prorl_study.domains import DOMAINS
 from prorl_study.errors import StudyError
+from prorl_study.evidence import FOR_CLAIMS
 from prorl_study.measures import Aim, Outcome, Results
 from prorl_study.paper import load_paper
 from prorl_study.params import ClaimParams
@@ -50,8 +51,8 @@ class Claim:
     paper_value: str | None
     """The paper's number with its unit, None where it gives none."""
     compute: Callable[[Results, Aim], Outcome]
-    data: str = "counts/*.csv"
-    """Committed files under `results/` that the number is computed from."""
+    data: tuple[str, ...] = ("counts/*.csv",)
+    """Committed files under `results/` that the number is computed from, as patterns."""
 
 
 def verdict(outcome: Outcome, margin: float, unit: str) -> str:
@@ -76,12 +77,19 @@ def sentence(row: Mapping[str, Any]) -> str:
     seeds = f"{row['n_seeds']} training seed{'s' if row['n_seeds'] != 1 else ''}"
     level = f"{100 * row['level']:g} %"
     return (
-        f"{row['verdict'].capitalize()}: {row['value']:+.{digits}f} {row['unit']}, {level} interval "
-        f"[{numbers}], {scope}{seeds}."
+        f"{row['verdict'].capitalize()}: {row['value']:+.{digits}f} {row['unit']}, {level} interval over "
+        f"{row['over']} [{numbers}], {scope}{seeds}."
     )
 
 
-RUNS = "evidence/runs/*.json"
+def _over(outcome: Outcome) -> str:
+    """What an outcome's interval is over."""
+    if outcome.n_seeds > 1:
+        return "training seeds"
+    return "problems" if outcome.n_problems else "steps"
+
+
+RUNS = tuple(f"evidence/runs/{experiment}-*.json" for experiment in FOR_CLAIMS)
 
 
 def _claims() -> list[Claim]:
@@ -173,7 +181,7 @@ def _claims() -> list[Claim]:
         ),
         *each(
             "boundary",
-            "Prolonged RL solves {name} problems that the base does not solve in many tries.",
+            "Prolonged RL solves problems in {name} that the base does not solve in many tries.",
             "2505.24864, section 4",
             measures.hard_boundary,
         ),
@@ -190,7 +198,7 @@ def _claims() -> list[Claim]:
             "2505.24864, section 4",
             None,
             measures.boundary_deep,
-            "boundary/*.csv",
+            ("boundary/*.csv",),
         ),
         Claim(
             "weakest-base",
@@ -198,7 +206,7 @@ def _claims() -> list[Claim]:
             "2505.24864, section 4",
             None,
             measures.weakest_base,
-            "boundary/*.csv",
+            ("boundary/*.csv",),
         ),
         Claim(
             "entropy",
@@ -206,7 +214,7 @@ def _claims() -> list[Claim]:
             "2505.24864, section 2.2",
             None,
             measures.entropy_held,
-            "training/*.csv",
+            ("training/*.csv",),
         ),
         Claim(
             "dynamic-sampling",
@@ -304,6 +312,7 @@ def judge_claims(
             "value": value,
             "ci_low": low,
             "ci_high": high,
+            "over": _over(outcome),
             "p_adjusted": None
             if outcome.p is None or claim.id not in adjusted  # an estimate has its interval alone
             else round(float(adjusted[claim.id]), 6),

@@ -20,7 +20,7 @@ def run(arm, seed, percent, entropy=0.1, reward=0.5, flops=10.0, start=0.1):
     for end in made["ends"]:
         end |= {"solved": [1] * 50, "lenient": {k: v + 0.05 for k, v in end["strict"].items()}}
     begun = {"strict": {"a": start, "b": start}, "lenient": {"a": start + 0.05, "b": start + 0.05}}
-    return made | {"last": {"entropy": entropy, "reward": reward}, "start": begun}
+    return made | {"last": {"entropy": entropy, "reward": reward}, "start": begun, "factors": {}}
 
 
 def verdict(outcome: measures.Outcome) -> str:
@@ -42,6 +42,13 @@ def test_a_difference_that_holds_over_seeds_is_seen_with_its_sign():
     assert outcome.p < 0.01
     back = arm_measures.arm_difference(results(*rows), AIM, "no_reset", "prorl")
     assert verdict(back) == "opposite here"
+
+
+def test_an_arm_with_a_learning_rate_of_its_own_is_named_with_it():
+    rows = [run("prorl", s, 50 + s) for s in range(3)]
+    tuned = [run("no_reset", s, 40 + s) | {"factors": {"learning_rate": 9e-4}} for s in range(3)]
+    outcome = arm_measures.arm_difference(results(*rows, *tuned), AIM, "prorl", "no_reset")
+    assert outcome.detail.endswith("tokens, no_reset at its tuned learning rate of 0.0009")
 
 
 def test_the_full_recipe_is_judged_where_it_gains_less():
