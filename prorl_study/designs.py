@@ -146,7 +146,8 @@ def screening_said(panels: Sequence[Panel]) -> str:
         own = [line for line in panel.lines if line.low > 0 or line.high < 0]
         named = "; ".join(f"{line.name.replace(':', ' x ')} {number(line, panel.unit)}" for line in own)
         text = f"Of {len(panel.lines)} effects on {panel.title.removeprefix('Effect on ')} ({panel.unit}), "
-        text += f"{len(own)} leave the noise of a single effect" + (f" ({named})" if named else "")
+        verb = "leaves" if len(own) == 1 else "leave"
+        text += f"{len(own)} {verb} the noise of a single effect" + (f" ({named})" if named else "")
         if panel.beyond is not None:
             far = sum(abs(line.value) > panel.beyond for line in panel.lines)
             text += f" and {far} that of the largest of so many ({panel.beyond:.2g})"

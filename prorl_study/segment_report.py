@@ -120,7 +120,8 @@ def sentence(summary: Mapping[str, Any], state: Mapping[str, Any], previous: str
         "dropped": "ended by the rule: validation had fallen",
         "kl": "ended by the rule: KL had passed its limit",
     }[ended["rule"]]
-    logged = f" The rule fired {len(firings)} times." if firings and ended["rule"] == "budget" else ""
+    often = "once" if len(firings) == 1 else f"{len(firings)} times"
+    logged = f" The rule fired {often}." if firings and ended["rule"] == "budget" else ""
     return (
         f"{summary['steps']} steps from {previous}, {why} at {state['trainer']['tokens']['sampled']:,} "
         f"sampled tokens: reward {summary['reward_start']:.2f} to {summary['reward_end']:.2f}, entropy "
