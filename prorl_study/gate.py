@@ -15,6 +15,7 @@ from prorl_study.benchmarks import benchmark_rows
 from prorl_study.domains.problem import Problem
 from prorl_study.errors import StudyError
 from prorl_study.evaluation import counts, judge
+from prorl_study.problems import first_of_each
 from prorl_study.samplers import Loaded, sample
 from prorl_study.sampling import Sampler
 
@@ -23,11 +24,7 @@ PASS_K, VOTES = 16, 16
 
 def open_ended(problems: Sequence[Problem], per_domain: int) -> list[Problem]:
     """The first `per_domain` open-ended problems of each domain; guessable tasks tell nothing here."""
-    taken: dict[str, list[Problem]] = {}
-    for problem in problems:
-        if problem.open_ended:
-            taken.setdefault(problem.domain, []).append(problem)
-    return [problem for part in taken.values() for problem in part[:per_domain]]
+    return first_of_each([problem for problem in problems if problem.open_ended], per_domain)
 
 
 def measure(

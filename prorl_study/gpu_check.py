@@ -143,6 +143,17 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
+def free_memory() -> int:
+    """Bytes of the card that nothing holds, once what is no longer used is given back; 0 without a card."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0
+    gc.collect()  # models under autocast refer to themselves
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()[0]
+
+
 def peak_memory_gb() -> float:
     """Most memory that tensors have held since `torch.cuda.reset_peak_memory_stats`; 0 without a card."""
     import torch
@@ -325,9 +336,7 @@ def training_step(model: Path, length: int, rollouts: int) -> dict[str, Any]:
         "peak_memory_gb": peak_memory_gb(),
     }
     del trainer
-    gc.collect()  # a model under autocast refers to itself
-    if device() == "cuda":
-        torch.cuda.empty_cache()
+    free_memory()
     return report
 
 

@@ -7,7 +7,6 @@ mode, whose weights go by NCCL from one card to another.
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prorl_study.files import write_json
-from prorl_study.gpu_check import SEED, math_problems, peak_memory_gb, recipe, trainer_on, wait
+from prorl_study.gpu_check import SEED, free_memory, math_problems, peak_memory_gb, recipe, trainer_on, wait
 from prorl_study.params import EngineParams
 
 LEARNING_RATE = 1e-4
@@ -84,17 +83,6 @@ def rollouts(model: Path, work: Work) -> dict[str, Any]:
         "peak_memory_gb": peak_memory_gb(),
         "by_step": [{name: record.get(name) for name in shown} for record in log.records],
     }
-
-
-def free_memory() -> int:
-    """Bytes of the card that nothing holds; 0 without a card."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return 0
-    gc.collect()  # models under autocast refer to themselves
-    torch.cuda.empty_cache()
-    return torch.cuda.mem_get_info()[0]
 
 
 def evaluation(model: Path, work: Work) -> dict[str, Any]:

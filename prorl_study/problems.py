@@ -206,6 +206,14 @@ def select(snapshot: Path, params: DataParams) -> dict[str, list[Problem]]:
     return chosen
 
 
+def first_of_each(problems: Sequence[Problem], count: int, kind: str = "domain") -> list[Problem]:
+    """The first `count` problems of each domain, or of each task, as `kind` says; kind by kind."""
+    taken: dict[str, list[Problem]] = {}
+    for problem in problems:
+        taken.setdefault(getattr(problem, kind), []).append(problem)
+    return [problem for part in taken.values() for problem in part[:count]]
+
+
 def check_held_out(splits: Mapping[str, Sequence[Problem]]) -> None:
     """Raises StudyError where a prompt of a held-out split is in train or validation too."""
     seen = {prompt_text(p): p for split in ("train", "validation") for p in splits[split]}

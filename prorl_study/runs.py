@@ -272,14 +272,11 @@ def judge_model(config: RunConfig, model: Path) -> dict[str, Any]:
     """Counts per test problem, and the means over domains of the share solved (strict, graded, lenient)."""
     from prorl_study import samplers
     from prorl_study.evaluation import judge
-    from prorl_study.problems import load_problems
+    from prorl_study.problems import first_of_each, load_problems
     from prorl_study.sampling import Sampler
     from prorl_study.verification.pool import VerificationPool
 
-    taken: dict[str, list[Any]] = {}
-    for problem in load_problems(Path(config.problems), "test"):
-        taken.setdefault(problem.domain, []).append(problem)
-    problems = [p for part in taken.values() for p in part[: config.plan.test_problems]]
+    problems = first_of_each(load_problems(Path(config.problems), "test"), config.plan.test_problems)
     sampler = Sampler(config.eval_temperature, config.top_p, config.max_tokens, config.batch_tokens)
     loaded = samplers.load(config.engine.evaluation_engine, model)
     samples = samplers.sample(loaded, problems, config.plan.test_samples, sampler, config.plan.seed)
@@ -455,13 +452,13 @@ def prepare(
     ws: Workspace,
     sampler: Sampler,
     isolation: str,
+    engine: EngineParams = PLAIN_ENGINE,
     **others: Any,
 ) -> RunConfig:
     """The config of a run from the model in `base` to the row `out`, written to its work folder; `others` are
     the fields of `RunConfig` that most runs lack."""
     from prorl_study.provenance import claims_hash
 
-    engine = others.get("engine", PLAIN_ENGINE)
     learned_from = [Path(path) for path in (others.get("teacher", ""), *others.get("rollouts", ())) if path]
     config = RunConfig(
         plan=plan,
@@ -477,6 +474,7 @@ def prepare(
         workers=1,
         threads=1,
         claims_sha256=claims_hash(project_root() / "params.yaml"),
+        engine=engine,
         **others,
     )
     config.write(Path(config.file()))

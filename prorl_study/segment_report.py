@@ -76,8 +76,7 @@ def curves_said(log: pd.DataFrame) -> str:
         first, last = log[name].iloc[:third], log[name].iloc[-third:]
         change, test = last.mean() - first.mean(), ttest_ind(last, first, equal_var=False)
         low, high = test.confidence_interval(0.95)
-        verdict = "rises" if low > 0 else "falls" if high < 0 else "is not seen to change"
-        parts.append(f"{name} {verdict} ({change:+.3f}{unit} [{low:+.3f}, {high:+.3f}])")
+        parts.append(f"{name} {_moves(low, high)} ({change:+.3f}{unit} [{low:+.3f}, {high:+.3f}])")
     return f"From the first third of the segment's steps to the last, {' and '.join(parts)}."
 
 
@@ -93,11 +92,15 @@ def validation_said(checks: pd.DataFrame, problems: int) -> str:
     points = 100 * float(ends[1].mean() - ends[0].mean())
     half = 196 * float((ends * (1 - ends) / problems).sum() ** 0.5) / ends.shape[1]
     low, high = points - half, points + half
-    verdict = "rises" if low > 0 else "falls" if high < 0 else "is not seen to change"
     return (
-        f"From the segment's first check to its last, mean validation {verdict}: {points:+.1f} points "
-        f"[{low:+.1f}, {high:+.1f}], {problems} problems per domain."
+        f"From the segment's first check to its last, mean validation {_moves(low, high)}: {points:+.1f} "
+        f"points [{low:+.1f}, {high:+.1f}], {problems} problems per domain."
     )
+
+
+def _moves(low: float, high: float) -> str:
+    """What an interval of a change says of it."""
+    return "rises" if low > 0 else "falls" if high < 0 else "is not seen to change"
 
 
 def outcome(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -410,11 +410,12 @@ class ProRLTrainer(GRPOTrainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         if probed and self.beta and not self._sharded():
             # The probe takes as much memory as the gradients do, so these make room for it on a card.
-            own = [None if p.grad is None else p.grad.to("cpu") for p in self._trained_parameters()]
-            for p in self._trained_parameters():
+            parameters = self._trained_parameters()
+            own = _on_cpu([p.grad for p in parameters])
+            for p in parameters:
                 p.grad = None
             share = self._kl_share(own)
-            for p, grad in zip(self._trained_parameters(), own, strict=True):
+            for p, grad in zip(parameters, own, strict=True):
                 p.grad = None if grad is None else grad.to(p.device)
             if share is not None:
                 self._metrics["train"]["kl_share"].append(share)

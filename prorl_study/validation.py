@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prorl_study.domains.problem import Problem
+from prorl_study.problems import first_of_each
 from prorl_study.rollout import Decoding
 from prorl_study.sampling import Sampler, sample
 from prorl_study.verification.pool import VerificationPool
@@ -26,7 +27,7 @@ class Validation:
         seed: int,
     ) -> None:
         """The first `per_domain` of each domain's `problems`, as many as there are."""
-        self.problems = _first_per_domain(problems, per_domain)
+        self.problems = first_of_each(problems, per_domain)
         self.pool, self.sampler, self.seed = pool, sampler, seed
 
     def __call__(self, trainer, step: int) -> tuple[list[float], dict[str, int]]:
@@ -87,10 +88,3 @@ class Validation:
         return {"validation": sum(means.values()) / len(means)} | {
             f"validation/{domain}": mean for domain, mean in means.items()
         }
-
-
-def _first_per_domain(problems: Sequence[Problem], count: int) -> list[Problem]:
-    taken: dict[str, list[Problem]] = {}
-    for problem in problems:
-        taken.setdefault(problem.domain, []).append(problem)
-    return [problem for part in taken.values() for problem in part[:count]]

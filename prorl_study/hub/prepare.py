@@ -96,8 +96,8 @@ def prepare(
 
 
 def _others(names: Sequence[str], benchmarks: Container[str]) -> list[str]:
-    """The benchmarks that training sets among `names` are compared with besides `benchmarks`. One that a
-    package makes is told from texts of people by what it is; only another made one can hold the same."""
+    """The benchmarks that training sets among `names` are compared with besides `benchmarks`. Those that a
+    package makes are among them only where it makes a training set too: texts of people hold none of them."""
     made = any(TRAINING[name].rows for name in names if name in TRAINING)
     if not any(name in TRAINING for name in names):
         return []

@@ -23,6 +23,7 @@ from prorl_study.params import DataParams, OriginParams
 from prorl_study.problems import (
     Judge,
     check_held_out,
+    first_of_each,
     floors_by_task,
     load_problems,
     mixture,
@@ -56,7 +57,7 @@ def build(
     splits = {
         "test": [p for name in test for p in _drawn(sets[name], sizes.test_problems, seed, name)],
         "hard": _per_domain([p for name in origin.hard_sets for p in sets[name]], sizes.hard_problems, seed),
-        "ood": _per_task(sets.get(OOD, []), sizes.ood_problems),
+        "ood": first_of_each(sets.get(OOD, []), sizes.ood_problems, "task"),
     }
     training = [p for name in origin.training_sets for p in sets[name]]
     splits["validation"] = _per_domain(training, sizes.validation_problems, seed, most=0.5)
@@ -120,13 +121,6 @@ def _per_domain(problems: Sequence[Problem], count: int, seed: int, most: float 
         own = [p for p in problems if p.domain == name]
         found += _drawn(own, min(count, int(most * len(own))), seed, f"per domain/{name}")
     return found
-
-
-def _per_task(problems: Sequence[Problem], count: int) -> list[Problem]:
-    taken: dict[str, list[Problem]] = {}
-    for problem in problems:
-        taken.setdefault(problem.task, []).append(problem)
-    return [p for found in taken.values() for p in found[:count]]
 
 
 def _mixed(problems: Sequence[Problem], total: int, seed: int) -> list[Problem]:
