@@ -323,7 +323,7 @@ def execute(arguments: argparse.Namespace) -> None:
         models, sizes = ["base", *study.segments], study.power
         print(power.report(Workspace.open().results, study.claims, models, sizes.seed_sd, sizes.n_seeds))
     elif arguments.command == "evidence":
-        from prorl_study import experiments, runs
+        from prorl_study import experiments, run_targets
 
         root = project_root()
         if arguments.run in ("list", "targets"):
@@ -332,9 +332,9 @@ def execute(arguments: argparse.Namespace) -> None:
             named = arguments.run == "list"
             print("\n".join(experiments.in_turn(planned) if named else experiments.targets(planned, bases)))
         elif arguments.run.startswith("base-"):
-            print(runs.make_base(arguments.run.removeprefix("base-"), root))
+            print(run_targets.make_base(arguments.run.removeprefix("base-"), root))
         else:
-            print(runs.start(arguments.run, root))
+            print(run_targets.start(arguments.run, root))
     elif arguments.command == "sources":
         print_sources(arguments)
     elif arguments.command == "index":

@@ -63,6 +63,7 @@ DETERMINING = (
     "course.py",
     "curriculum.py",
     "dynamic_sampling.py",
+    "gradient_probe.py",
     "recipe.py",
     "rewards.py",
     "rollout.py",

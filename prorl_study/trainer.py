@@ -4,8 +4,8 @@ TRL has no dynamic sampling. `_generate_and_score_completions` is wrapped, never
 and judged as `dynamic_sampling` asks for, then the parent runs once on the kept groups while `_generate` and
 `_calculate_rewards` answer from what was sampled. Two more methods are wrapped for speed alone: rollouts go
 through the study's own loop, log-probabilities through buckets of similar length. `training_step` and `log`
-are wrapped to measure how much of the gradient is the KL's, the making of the accelerator for FSDP2's
-precision. A contract test pins all eight.
+are wrapped for what `gradient_probe` measures, the making of the accelerator for FSDP2's precision. A
+contract test pins all eight.
 
 Several processes share each round's prompts, judge what they sampled and exchange the groups, so that all
 make the same choice. Each completion is drawn from numbers of its own, seeded by (seed, draw, sample),
@@ -15,7 +15,7 @@ Where vLLM samples, TRL drives it, and it draws from numbers of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -24,7 +24,6 @@ import torch
 from accelerate.utils import FullyShardedDataParallelPlugin, gather_object
 from datasets import Dataset
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
@@ -32,6 +31,7 @@ from prorl_study.curriculum import Phase, phase_at
 from prorl_study.domains.problem import Problem, Verdict
 from prorl_study.dynamic_sampling import Counts, DynamicSampling, Group
 from prorl_study.errors import StudyError
+from prorl_study.gradient_probe import GradientProbe
 from prorl_study.rewards import rewarded
 from prorl_study.rollout import Decoding, generate, seeded_uniforms
 from prorl_study.streams import PromptStream
@@ -115,7 +115,7 @@ class ProRLTrainer(GRPOTrainer):
         """Rollout step that the probes count from: the segment's first."""
         self._keys: list[tuple[Any, ...]] = []
         self._stash: tuple[list[Any], torch.Tensor] | None = None
-        self._before: list[torch.Tensor] | None = None
+        self.probe = GradientProbe(self)
         # TRL counts rows and repeats each for its group; which problems they stand for, the stream says.
         # Each pass over them draws from torch's generator, so a run of moderate length takes one pass.
         self.groups = config.generation_batch_size // config.num_generations
@@ -406,80 +406,19 @@ class ProRLTrainer(GRPOTrainer):
         first = self._step % self.args.steps_per_generation == 0
         probed = first and self.probe_every and not (self.rollout_steps - self.probed_from) % self.probe_every
         if probed:
-            self._before = [p.detach().to("cpu", copy=True) for p in self._trained_parameters()]
+            self.probe.begin()
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if probed and self.beta and not self._sharded():
-            # The probe takes as much memory as the gradients do, so these make room for it on a card.
-            parameters = self._trained_parameters()
-            own = _on_cpu([p.grad for p in parameters])
-            for p in parameters:
-                p.grad = None
-            share = self._kl_share(own)
-            for p, grad in zip(parameters, own, strict=True):
-                p.grad = None if grad is None else grad.to(p.device)
+        if probed:
+            batch = self._buffered_inputs[(self._step - 1) % self.args.steps_per_generation]
+            share = self.probe.kl_share(batch)
             if share is not None:
                 self._metrics["train"]["kl_share"].append(share)
         return loss
 
     def log(self, logs, *args, **kwargs):
-        if self._before is not None and "loss" in logs:
-            moved = (
-                p.detach().cpu() - old
-                for p, old in zip(self._trained_parameters(), self._before, strict=True)
-            )
-            logs["step_size"] = float(self._norm(moved))
-            self._before = None
+        if "loss" in logs and (size := self.probe.step_size()) is not None:
+            logs["step_size"] = size
         return super().log(logs, *args, **kwargs)
-
-    def _trained_parameters(self) -> list[torch.Tensor]:
-        return [p for p in self.model.parameters() if p.requires_grad]
-
-    def _sharded(self) -> bool:
-        """Whether a process holds a part of the weights only."""
-        return self.is_fsdp_enabled or self.is_deepspeed_enabled
-
-    def _norm(self, parts: Iterable[torch.Tensor]) -> torch.Tensor:
-        """Norm over all of `parts`, taken one by one; of sharded ones, over the shards of all processes."""
-        local = (part.to_local() if isinstance(part, DTensor) else part for part in parts)
-        total = torch.stack([part.square().sum() for part in local]).sum()
-        if self._sharded():
-            total = self.accelerator.reduce(total.to(self.accelerator.device), "sum").cpu()
-        return total.sqrt()
-
-    def _kl_share(self, own: Sequence[torch.Tensor | None]) -> float | None:
-        """Norm of the KL term's gradient over that of the policy gradient, on the batch just passed, whose
-        gradient is `own`: ||beta grad KL|| / ||grad PG||, None where the rewards leave no policy gradient.
-        The first batch of a rollout step is on-policy. Of several micro-batches it is the first, over all
-        processes."""
-        batch = self._buffered_inputs[(self._step - 1) % self.args.steps_per_generation]
-        signal = batch["advantages"].any()[None]
-        if not bool(self.accelerator.gather(signal).any()):
-            return None
-        parameters, beta = self._trained_parameters(), self.beta
-        alone = self.accelerator.num_processes == self.args.gradient_accumulation_steps == 1
-        metrics = {name: list(values) for name, values in self._metrics["train"].items()}
-        try:
-            # Where gradients are summed over processes or micro-batches, what is at hand is not one batch's.
-            total = own if alone else _on_cpu(self._gradients(batch, parameters))
-            self.beta = 0.0
-            policy = _on_cpu(self._gradients(batch, parameters))
-        finally:
-            self.beta = beta
-            self._metrics["train"].clear()
-            self._metrics["train"].update(metrics)
-        pairs = [(t, g) for t, g in zip(total, policy, strict=True) if g is not None]
-        return float(self._norm(t - g for t, g in pairs) / self._norm(g for _, g in pairs))
-
-    def _gradients(
-        self, batch: Mapping[str, Any], parameters: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor | None]:
-        """Gradient of the loss of `batch`, summed over the processes' batches."""
-        with self.compute_loss_context_manager():
-            loss = self.compute_loss(self.accelerator.unwrap_model(self.model), batch)
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        if self.accelerator.num_processes == 1:
-            return list(found)
-        return [g if g is None else self.accelerator.reduce(g, "sum") for g in found]
 
     # ---- what a checkpoint holds beside TRL's own state -----------------------------------------------
 
@@ -499,10 +438,6 @@ class ProRLTrainer(GRPOTrainer):
         self.tokens = dict(state["tokens"])
         self.tokens_of |= {d: n for d, n in state["tokens_of"].items() if d in self.tokens_of}
         self.rollout_steps, self.probed_from = state["rollout_steps"], state["probed_from"]
-
-
-def _on_cpu(parts: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-    return [None if part is None else part.to("cpu") for part in parts]
 
 
 def _sampled_before(prompts, completions, **_: Any) -> list[float]:

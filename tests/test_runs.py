@@ -12,7 +12,7 @@ import pytest
 import tiny
 from test_segments import RECIPE, start  # noqa: F401 - a fixture
 
-from prorl_study import experiments, runs
+from prorl_study import experiments, run_targets, runs
 from prorl_study.domains import DOMAINS
 from prorl_study.files import digest, read_log
 from prorl_study.params import PLAIN_ENGINE
@@ -151,7 +151,7 @@ def test_a_run_that_only_goes_by_another_name_is_not_done_again(start, row):  # 
 def test_the_list_of_rows_names_each_with_its_digest(tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "a.json").write_text("{}")
-    runs.list_rows(tmp_path)
+    run_targets.list_rows(tmp_path)
     assert json.loads((tmp_path / "rows.json").read_text()) == {
         "a.json": digest(tmp_path / "runs" / "a.json")
     }
