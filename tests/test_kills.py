@@ -34,6 +34,8 @@ PATIENCE = 60.0
 """Seconds to wait for what a signal is meant for."""
 GRACE = 45
 """Seconds after which nothing of a stopped run may be left; the launcher gives a trainer thirty."""
+WHOLE = 2400
+"""Seconds that a run from end to end may take: four minutes on idle cores, ten times that on busy ones."""
 WAYS = ("kill", "terminate", "interrupt", "kill the trainer", "in a checkpoint")
 
 
@@ -131,7 +133,7 @@ def test_training_that_is_stopped_twenty_times_ends_as_if_it_had_not_been(ready:
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     for folder in (straight, stopped):
         shutil.copytree(ready, folder, symlinks=True)
-    assert repro(straight).wait(timeout=600) == 0
+    assert repro(straight).wait(timeout=WHOLE) == 0
     rng = random.Random(SEED)
     landed = halves = 0
     for number, way in zip(range(KILLS), itertools.cycle(WAYS)):  # noqa: B905 - the second has no end
@@ -144,5 +146,5 @@ def test_training_that_is_stopped_twenty_times_ends_as_if_it_had_not_been(ready:
         landed += not (stopped / "models" / "s1").exists()
     print(f"{landed} of {KILLS} signals before the training's end, {halves} left half a checkpoint")
     assert landed == KILLS and halves > 0
-    assert repro(stopped).wait(timeout=600) == 0
+    assert repro(stopped).wait(timeout=WHOLE) == 0
     assert outcome(stopped) == outcome(straight)
