@@ -24,8 +24,8 @@ pytestmark = pytest.mark.kills
 KILLS = 20
 SEED = 5
 STAGE = "train@s1"
-TOKENS = 600_000
-"""Some hundreds of rollout steps: more than twenty stretches between a start and a signal."""
+TOKENS = 300_000
+"""Over a hundred rollout steps: more than twenty stretches between a start and a signal."""
 STARTING = 14.0
 """Seconds from the command to the first step, about; every fourth signal comes within them."""
 TRAINING = 3.0
