@@ -92,7 +92,8 @@ def wait_until(run: subprocess.Popen, condition, seconds: float = PATIENCE) -> N
 
 def unfinished_checkpoint(folder: Path) -> bool:
     checkpoints = folder.glob(".work/*/checkpoints/checkpoint-*")
-    return any(not (c / "study_state.json").exists() for c in checkpoints)
+    own = [c for c in checkpoints if not c.parts[-3].startswith("base-")]  # the base's hold no such file
+    return any(not (c / "study_state.json").exists() for c in own)
 
 
 def stop(run: subprocess.Popen, folder: Path, way: str, starting: bool, wait: float) -> bool:
