@@ -1,6 +1,6 @@
 """Training through DVC and the real stage, stopped at twenty seeded moments: it ends as if never stopped.
 
-Slow, so it runs by itself: `make kill-test` (about twelve minutes).
+Slow, so it runs by itself: `make kill-test` (about ten minutes).
 """
 
 import itertools
