@@ -35,7 +35,7 @@ PATIENCE = 60.0
 GRACE = 45
 """Seconds after which nothing of a stopped run may be left; the launcher gives a trainer thirty."""
 WHOLE = 2400
-"""Seconds that a run from end to end may take: four minutes on idle cores, ten times that on busy ones."""
+"""Seconds that a run from end to end may take: two minutes on idle cores, many times that on busy ones."""
 WAYS = ("kill", "terminate", "interrupt", "kill the trainer", "in a checkpoint")
 
 
