@@ -134,9 +134,14 @@ def heat_map(cells: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _cell_text(cell: Mapping[str, Any]) -> str:
-    share = "no KL gradient" if cell["kl_share"] is None else f"KL share {100 * cell['kl_share']:.2g} %"
+    share = "no KL gradient" if cell["kl_share"] is None else f"KL share {_percent(cell['kl_share'])}"
     what = number(cell["line"], "points") if cell["line"] else f"score {cell['score']:.1f}"
     return f"{what}\n{share}"
+
+
+def _percent(share: float) -> str:
+    """Two digits that count, without a power of ten."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def learning_curves(curves: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]) -> Figure:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prorl_study.arm_measures import SPECIALISTS
+from prorl_study.arm_measures import SPECIALISTS, own_rates
 from prorl_study.comparisons import (
     COVERED,
     PROBLEMS,
@@ -43,7 +43,7 @@ from prorl_study.experiments import RunPlan, target
 from prorl_study.params import ClaimParams
 
 LAPTOP = ("no_reset", "symmetric_clip", "plain_grpo")
-PARTS = ("no_reset", "symmetric_clip", "no_dynamic_sampling", "no_kl", "low_temperature")
+PARTS = ("no_reset", "none", "symmetric_clip", "no_dynamic_sampling", "no_kl", "low_temperature")
 RESET_PARTS = ("prorl", "reference_only", "optimizer_only", "bump", "by_rule", "other_times")
 SUPERVISED = ("filtered_sft", "rejection_sft")
 CONTROLS = ("random_reward", "format_reward", "noisy_reward", "floor_left_in", *SUPERVISED)
@@ -225,6 +225,15 @@ def parts(rows: Sequence[Row]) -> list[Panel]:
     )
 
 
+def parts_said(rows: Sequence[Row]) -> str:
+    """Which of the arms of `parts` differ from prorl in their learning rate as well; empty without any."""
+    runs = _of(from_main(rows), "parts")
+    own = own_rates(runs, *{row["arm"] for row in runs})
+    named = ", ".join(f"{arm} ({rate:g})" for arm, rate in sorted(own.items()))
+    said = f" Not at prorl's learning rate, so that their difference may be that of the rates: {named}."
+    return said if own else ""
+
+
 def resets(rows: Sequence[Row]) -> list[Panel]:
     """Each way to reset, and what stands in for one, minus none of it, from the shared plateau."""
     runs = [row for row in rows if row["branched"]]
@@ -329,15 +338,21 @@ def specialists(rows: Sequence[Row]) -> list[Panel]:
 
 def ladder(rows: Sequence[Row], bases: Iterable[str], seed: int, resamples: int) -> list[Panel]:
     """Per base prorl's gain over its start and prorl minus plain_grpo, means of the base's pairs with
-    intervals over problems; none until a run of the ladder is there."""
+    intervals over problems; after it the same at a learning rate of its own, where that has run. None until
+    a run of the ladder is there."""
     gains: list[Line] = []
     over_plain: list[Line] = []
     for base in bases if _of(rows, "ladder") else ():
-        here = [row for row in _of(rows, "ladder", *RECIPE) if row["base"] == base]
-        # A start was judged on the same problems, with as many samples, as the ends.
-        own = [(r["ends"][-1], r["ends"][-1] | r["start"]) for r in here if r["arm"] == "prorl"]
-        gains += over_problems(base, own, seed, resamples)
-        over_plain += over_problems(base, last_ends(pairs(here, "prorl", "plain_grpo")), seed, resamples)
+        found = {base: [row for row in _of(rows, "ladder", *RECIPE) if row["base"] == base]}
+        for row in _of(rows, "ladder_rate"):
+            if row["base"] == base:
+                name = f"{base} at {row['factors']['learning_rate']:g}"
+                found.setdefault(name, []).append(row | {"arm": row["arm"].partition(".")[0]})
+        for name, here in found.items():
+            # A start was judged on the same problems, with as many samples, as the ends.
+            own = [(r["ends"][-1], r["ends"][-1] | r["start"]) for r in here if r["arm"] == "prorl"]
+            gains += over_problems(name, own, seed, resamples)
+            over_plain += over_problems(name, last_ends(pairs(here, "prorl", "plain_grpo")), seed, resamples)
     return present(
         [
             Panel("Gain of prorl over its start", "points", PROBLEMS, gains),

@@ -7,9 +7,12 @@ pairs of runs are there, since one pair does not tell how much seeds differ. Lef
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from prorl_study.evidence import (
+    Row,
     differences,
     differences_at_equal_cost,
     gains_at_equal_domain_tokens,
@@ -45,14 +48,18 @@ def arm_difference(results: Results, aim: Aim, arm: str, other: str) -> Outcome:
     return _outcome(found, aim, detail, _problems(results))
 
 
-def _rates(results: Results, *arms: str) -> str:
-    """The learning rates of arms that do not have the recipe's, which differ beside what the arms are called
-    after; empty where all have it."""
-    own = {
+def own_rates(rows: Sequence[Row], *arms: str) -> dict[str, float]:
+    """Learning rates of those of `arms` that do not have the recipe's: such an arm differs in that as well as
+    in what it is called after."""
+    return {
         row["arm"]: row["factors"]["learning_rate"]
-        for row in results.runs
+        for row in rows
         if row["arm"] in arms and "learning_rate" in row["factors"]
     }
+
+
+def _rates(results: Results, *arms: str) -> str:
+    own = own_rates(results.runs, *arms)
     return "".join(f", {arm} at its tuned learning rate of {rate:g}" for arm, rate in own.items())
 
 

@@ -139,16 +139,21 @@ def said(panels: Sequence[Panel], margins: Mapping[str, float]) -> str:
 
 
 def signs(panels: Sequence[Panel]) -> str:
-    """A sentence per panel of lines with intervals over problems: how many are above zero, and how many
+    """A sentence per panel of lines with intervals over problems: how many are above zero, and which
     intervals leave it on each side."""
+
+    def listed(lines: Sequence[Line], unit: str) -> str:
+        named = "; ".join(f"{line.name} {number(line, unit)}" for line in lines)
+        return f"{len(lines)} ({named})" if lines else "none"
+
     sentences = []
     for panel in panels:
         plus = sum(line.value > 0 for line in panel.lines)
-        above = sum(line.low > 0 for line in panel.lines)
-        below = sum(line.high < 0 for line in panel.lines)
+        above = listed([line for line in panel.lines if line.low > 0], panel.unit)
+        below = listed([line for line in panel.lines if line.high < 0], panel.unit)
         sentences.append(
-            f"{panel.title}: above zero in {plus} of {len(panel.lines)} cases; the interval over problems "
-            f"lies above zero in {above} and below it in {below}."
+            f"{panel.title} ({panel.unit}): above zero in {plus} of {len(panel.lines)} cases; the interval "
+            f"over problems lies above zero in {above} and below it in {below}."
         )
     return " ".join(sentences)
 

@@ -248,6 +248,9 @@ def test_parts_are_compared_from_the_base_and_resets_from_the_plateau():
     rows += [run("reset", "none", [50.0], seed) | plateau for seed in (1, 2)]
     strict, entropy = ablations.parts(rows)
     assert [(line.name, line.value) for line in strict.lines] == [("minus no_reset", 12.5)]
+    assert ablations.parts_said(rows) == ""
+    rows[2] |= {"factors": {"learning_rate": 9e-4}}
+    assert ablations.parts_said(rows).endswith("be that of the rates: no_reset (0.0009).")
     assert entropy.unit == "nats" and entropy.lines[0].value == 0
     assert [(line.name, line.value) for line in ablations.resets(rows)[0].lines] == [("prorl", -25.0)]
 
@@ -330,6 +333,8 @@ def test_the_map_compares_each_cell_with_the_same_strength_without_resets():
     assert cells[1.0, "once"]["line"] is None and cells[1.0, "once"]["score"] == 25.0
     text = comparisons.signs(designs.map_panels(list(cells.values())))
     assert "above zero in 1 of 2 cases" in text
+    assert "above zero in 1 (KL 0.001, thrice +12.5 [" in text
+    assert "below it in 1 (KL 0.01, thrice -12.5 [" in text
     assert designs.kl_map(rows[5:], 1, 50) == []
 
 
@@ -371,6 +376,16 @@ def test_the_ladder_counts_the_bases_on_which_the_sign_holds():
     assert [(line.name, line.value) for line in gains.lines] == [("large", 12.5), ("tiny", 37.5)]
     assert [(line.name, line.value) for line in over_plain.lines] == [("large", -25.0), ("tiny", 25.0)]
     assert "above zero in 1 of 2 cases" in comparisons.signs([over_plain])
+    slower = {"base": "large", "factors": {"learning_rate": 1e-4}}
+    rows += [
+        run("ladder_rate", f"{arm}.low", [p]) | slower for arm, p in (("prorl", 75.0), ("plain_grpo", 50.0))
+    ]
+    over_plain = ablations.ladder(rows, ["main", "large", "tiny"], 1, 50)[1]
+    assert [(line.name, line.value) for line in over_plain.lines] == [
+        ("large", -25.0),
+        ("large at 0.0001", 25.0),
+        ("tiny", 25.0),
+    ]
 
 
 def test_the_default_studys_arms_are_read_from_their_folder(tmp_path):
