@@ -227,8 +227,7 @@ def parts(rows: Sequence[Row]) -> list[Panel]:
 
 def parts_said(rows: Sequence[Row]) -> str:
     """Which of the arms of `parts` differ from prorl in their learning rate as well; empty without any."""
-    runs = _of(from_main(rows), "parts")
-    own = own_rates(runs, *{row["arm"] for row in runs})
+    own = own_rates(_of(from_main(rows), "parts"))
     named = ", ".join(f"{arm} ({rate:g})" for arm, rate in sorted(own.items()))
     said = f" Not at prorl's learning rate, so that their difference may be that of the rates: {named}."
     return said if own else ""
@@ -340,19 +339,20 @@ def ladder(rows: Sequence[Row], bases: Iterable[str], seed: int, resamples: int)
     """Per base prorl's gain over its start and prorl minus plain_grpo, means of the base's pairs with
     intervals over problems; after it the same at a learning rate of its own, where that has run. None until
     a run of the ladder is there."""
+    named: dict[str, list[Row]] = {}
+    for base in bases if _of(rows, "ladder") else ():
+        for row in _of(rows, "ladder", "ladder_rate", *RECIPE):
+            if row["base"] == base:
+                arm, _, variant = row["arm"].partition(".")
+                name = f"{base} at {row['factors']['learning_rate']:g}" if variant else base
+                named.setdefault(name, []).append(row | {"arm": arm})
     gains: list[Line] = []
     over_plain: list[Line] = []
-    for base in bases if _of(rows, "ladder") else ():
-        found = {base: [row for row in _of(rows, "ladder", *RECIPE) if row["base"] == base]}
-        for row in _of(rows, "ladder_rate"):
-            if row["base"] == base:
-                name = f"{base} at {row['factors']['learning_rate']:g}"
-                found.setdefault(name, []).append(row | {"arm": row["arm"].partition(".")[0]})
-        for name, here in found.items():
-            # A start was judged on the same problems, with as many samples, as the ends.
-            own = [(r["ends"][-1], r["ends"][-1] | r["start"]) for r in here if r["arm"] == "prorl"]
-            gains += over_problems(name, own, seed, resamples)
-            over_plain += over_problems(name, last_ends(pairs(here, "prorl", "plain_grpo")), seed, resamples)
+    for name, here in named.items():
+        # A start was judged on the same problems, with as many samples, as the ends.
+        own = [(r["ends"][-1], r["ends"][-1] | r["start"]) for r in here if r["arm"] == "prorl"]
+        gains += over_problems(name, own, seed, resamples)
+        over_plain += over_problems(name, last_ends(pairs(here, "prorl", "plain_grpo")), seed, resamples)
     return present(
         [
             Panel("Gain of prorl over its start", "points", PROBLEMS, gains),

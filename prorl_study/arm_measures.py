@@ -48,18 +48,14 @@ def arm_difference(results: Results, aim: Aim, arm: str, other: str) -> Outcome:
     return _outcome(found, aim, detail, _problems(results))
 
 
-def own_rates(rows: Sequence[Row], *arms: str) -> dict[str, float]:
-    """Learning rates of those of `arms` that do not have the recipe's: such an arm differs in that as well as
-    in what it is called after."""
-    return {
-        row["arm"]: row["factors"]["learning_rate"]
-        for row in rows
-        if row["arm"] in arms and "learning_rate" in row["factors"]
-    }
+def own_rates(rows: Sequence[Row]) -> dict[str, float]:
+    """Learning rates of those arms that do not have the recipe's: such an arm differs in that as well as in
+    what it is called after."""
+    return {row["arm"]: row["factors"]["learning_rate"] for row in rows if "learning_rate" in row["factors"]}
 
 
 def _rates(results: Results, *arms: str) -> str:
-    own = own_rates(results.runs, *arms)
+    own = own_rates([row for row in results.runs if row["arm"] in arms])
     return "".join(f", {arm} at its tuned learning rate of {rate:g}" for arm, rate in own.items())
 
 
