@@ -23,7 +23,7 @@ from prorl_study.comparisons import (
     over_problems,
     present,
 )
-from prorl_study.evidence import Row, final_score
+from prorl_study.evidence import Row, final_score, score
 from prorl_study.experiments import RunPlan
 from prorl_study.statistics import factorial_effects
 
@@ -31,18 +31,29 @@ RESETS = ("never", "once", "thrice")
 """Variants of the map."""
 
 
+def _late_checks(row: Row) -> float:
+    checks = row["curve"]["validation"]
+    return 100 * float(np.mean(checks[-max(1, len(checks) // 4) :]))
+
+
+def _at_the_end(row: Row) -> float:
+    return score(row["ends"][-1], domains=row["factors"].get("domains"))
+
+
+TUNINGS = {"tuning": ("checks", _late_checks), "tuning_rest": ("end", _at_the_end)}
+"""What chooses among learning rates, its name and its value (percent): the mean of a run's last quarter of
+checks; where an arm makes none, or has too few answers in them, the validation problems solved at its end."""
+
+
 def _tried(rows: Sequence[Row]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Per arm and variant: learning rate, mean validation score (percent) of the last quarter of checks, over
-    the variant's seeds."""
+    """Per arm and variant: learning rate, and what chooses it (percent), the mean of the variant's seeds."""
     scores: dict[str, dict[str, list[float]]] = {}
     rates: dict[str, float] = {}
     for row in rows:
-        if row["experiment"] != "tuning":
+        if row["experiment"] not in TUNINGS:
             continue
         arm, _, variant = row["arm"].partition(".")
-        checks = row["curve"]["validation"]
-        late = 100 * float(np.mean(checks[-max(1, len(checks) // 4) :]))
-        scores.setdefault(arm, {}).setdefault(variant, []).append(late)
+        scores.setdefault(arm, {}).setdefault(variant, []).append(TUNINGS[row["experiment"]][1](row))
         rates[variant] = row["factors"]["learning_rate"]
     return {
         arm: {variant: (rates[variant], float(np.mean(late))) for variant, late in tried.items()}
@@ -51,8 +62,8 @@ def _tried(rows: Sequence[Row]) -> dict[str, dict[str, tuple[float, float]]]:
 
 
 def tuned_rates(rows: Sequence[Row]) -> dict[str, str]:
-    """Arm to its best variant, like `low`: the one with the highest mean validation score over the last
-    quarter of checks, of those that have run; of equal ones the lowest rate."""
+    """Arm to its best variant, like `low`: the one with the highest score by the rule of `TUNINGS`, of those
+    that have run; of equal ones the lowest rate."""
     ranked = {
         arm: sorted(tried, key=lambda v: (-tried[v][1], tried[v][0])) for arm, tried in _tried(rows).items()
     }
@@ -60,8 +71,14 @@ def tuned_rates(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def tuning(rows: Sequence[Row], plan: Mapping[str, RunPlan]) -> list[dict[str, Any]]:
-    """Per arm: `tried`, the validation score (percent) at each learning rate; the `best` rate; and the `used`
-    one, of the arm's first run in another experiment of `plan`."""
+    """Per arm: `by`, the name of what chooses (see `TUNINGS`); `tried`, its value at each learning rate; the
+    `best` rate; and the `used` one, of the arm's first run in another experiment of `plan`.
+    """
+    by = {
+        row["arm"].partition(".")[0]: TUNINGS[row["experiment"]][0]
+        for row in rows
+        if row["experiment"] in TUNINGS
+    }
     used: dict[str, float] = {}
     for run in plan.values():
         used.setdefault(run.arm, run.train.learning_rate)
@@ -69,6 +86,7 @@ def tuning(rows: Sequence[Row], plan: Mapping[str, RunPlan]) -> list[dict[str, A
     return [
         {
             "arm": arm,
+            "by": by[arm],
             "tried": dict(sorted(tried.values())),
             "best": tried[best[arm]][0],
             "used": used.get(arm),
@@ -89,7 +107,7 @@ def tuning_table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             for rate in rates
         }
         planned = "-" if line["used"] is None else f"{line['used']:g}"
-        lines.append({"arm": line["arm"], **scores, "planned": planned})
+        lines.append({"arm": line["arm"], "chosen by": line["by"], **scores, "planned": planned})
     return pd.DataFrame(lines)
 
 

@@ -39,7 +39,7 @@ class RunPlan:
     train: TrainParams
     segments: list[SegmentParams]
     test_problems: int
-    """Per domain, on which the end of every segment is judged."""
+    """Per domain at most, on which the end of every segment is judged."""
     test_samples: int
     """Per problem."""
     turn: int = 0
@@ -51,6 +51,9 @@ class RunPlan:
     learner: str = "grpo"
     teacher: str = ""
     """Name of the run whose rollouts a supervised arm learns from and whose operations it may spend."""
+    judged_on: str = "test"
+    """The split that the end of every segment is judged on: `test`, or `validation` where the score chooses a
+    setting."""
 
 
 def segments_of(
@@ -158,9 +161,19 @@ def load_plan(path: Path, study: Params) -> tuple[dict[str, RunPlan], dict[str, 
                 branched=body.get("branched", False),
                 times_of=_named(changes.get("times_of"), base, _after(seed, body["seeds"]), experiments),
                 learner=learner,
-                teacher=_named("prorl", base, seed, experiments) if learner != "grpo" else "",
+                teacher=_named(body.get("teacher", "prorl"), base, seed, experiments)
+                if learner != "grpo"
+                else "",
+                judged_on=_judged_on(body, where),
             )
     return plan, dict(raw["bases"])
+
+
+def _judged_on(body: Mapping[str, Any], where: str) -> str:
+    found = body.get("judged_on", "test")
+    if found not in ("test", "validation"):
+        raise StudyError(f"{where}: judged_on={found!r} must be test or validation.")
+    return found
 
 
 def _after(seed: int, seeds: Sequence[int]) -> int:

@@ -1,10 +1,10 @@
 """One run of the long experiments, from its base to a row of results: train, judge each segment's end, write.
 
-A run trains its segments one after the other with `segments.train_segment` and samples the first test
-problems of each domain with the model at every segment's end, so that arms can be compared at equal tokens
-and at equal operations. All of it goes on after a kill; what differs from run to run (time, host) is kept
-apart. Run as a module: `python -m prorl_study.runs CONFIG.json`. Left out: which runs there are
-(`experiments`), how one is started by its name (`run_targets`), and what their rows say together.
+A run trains its segments one after the other with `segments.train_segment` and samples the first problems of
+each domain, of the split that its plan names, with the model at every segment's end, so that arms can be
+compared at equal tokens and at equal operations. All of it goes on after a kill; what differs from run to run
+(time, host) is kept apart. Run as a module: `python -m prorl_study.runs CONFIG.json`. Left out: which runs
+there are (`experiments`), how one is started by its name (`run_targets`), and what their rows say together.
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ def plan_digest(plan: RunPlan, problems: Path, start: Path) -> str:
     how answers are drawn are not in it: a row that is there is not made anew for a moved comment, but says
     which code made it."""
     content = {k: v for k, v in asdict(plan).items() if k not in (*NAMES, "turn", "times_of")}
+    if plan.judged_on == "test":
+        del content["judged_on"]  # as before there was a choice, so that no run of then is done again
     content |= {"problems": digests(problems, ["*.parquet"]), "start": digests(start)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -230,7 +232,7 @@ def _before_training(config: RunConfig) -> dict[str, Any]:
         json.dumps(
             [
                 digests(Path(config.start)),
-                digests(Path(config.problems), ["test.parquet"]),
+                digests(Path(config.problems), [f"{config.plan.judged_on}.parquet"]),
                 code_digests(*VERDICT_CODE, *samplers.CODE[config.engine.evaluation_engine]),
                 [config.eval_temperature, config.top_p, config.max_tokens, config.batch_tokens],
                 [config.plan.seed, config.plan.test_problems, config.plan.test_samples],
@@ -269,17 +271,18 @@ def _tokens(model: Path) -> dict[str, dict[str, int]]:
 
 
 def judge_model(config: RunConfig, model: Path) -> dict[str, Any]:
-    """Counts per test problem, and the means over domains of the share solved (strict, graded, lenient)."""
+    """Counts per problem of the plan's split, and shares solved by domain (strict, graded, lenient)."""
     from prorl_study import samplers
     from prorl_study.evaluation import judge
     from prorl_study.problems import first_of_each, load_problems
     from prorl_study.sampling import Sampler
     from prorl_study.verification.pool import VerificationPool
 
-    problems = first_of_each(load_problems(Path(config.problems), "test"), config.plan.test_problems)
+    plan = config.plan
+    problems = first_of_each(load_problems(Path(config.problems), plan.judged_on), plan.test_problems)
     sampler = Sampler(config.eval_temperature, config.top_p, config.max_tokens, config.batch_tokens)
     loaded = samplers.load(config.engine.evaluation_engine, model)
-    samples = samplers.sample(loaded, problems, config.plan.test_samples, sampler, config.plan.seed)
+    samples = samplers.sample(loaded, problems, plan.test_samples, sampler, plan.seed)
     samplers.close(loaded)
     with VerificationPool(workers=config.workers, isolation=config.isolation) as pool:
         rows = judge(problems, samples, pool)
@@ -290,7 +293,7 @@ def judge_model(config: RunConfig, model: Path) -> dict[str, Any]:
         "graded": by_domain.score.round(6).to_dict(),
         "lenient": by_domain.lenient_solved.round(6).to_dict(),
         "truncated": by_domain.truncated.round(6).to_dict(),
-        "samples": config.plan.test_samples,
+        "samples": plan.test_samples,
         "problems_sha256": hashlib.sha256(json.dumps([p.id for p in problems]).encode()).hexdigest(),
         "solved": by_problem.solved.tolist(),
         "lenient_solved": by_problem.lenient_solved.tolist(),

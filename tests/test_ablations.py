@@ -191,9 +191,26 @@ def test_the_rate_with_the_highest_late_validation_is_chosen_and_a_high_peak_bef
     (line,) = designs.tuning(rows, planned[0])
     assert line["tried"] == pytest.approx({1e-4: 41, 3e-4: 51, 9e-4: 31}) and line["best"] == 3e-4
     table = designs.tuning_table([line])
-    assert table.iloc[0].tolist()[1:4] == ["41.0", "51.0 (best)", "31.0"]
+    assert table.iloc[0].tolist()[1:5] == ["checks", "41.0", "51.0 (best)", "31.0"]
     assert "may lie: no arm" in designs.tuning_said([line])
     assert "may lie: prorl" in designs.tuning_said(designs.tuning(rows[:2], planned[0])), "at the edge"
+
+
+def test_an_arm_without_checks_is_tuned_by_what_it_solves_of_its_own_domains_at_its_end(planned):
+    def tried(arm, variant, rate, scores, **factors):
+        row = run("tuning_rest", f"{arm}.{variant}", [10, 50], 101)
+        row["ends"][-1]["strict"] = dict(zip(DOMAINS, scores, strict=True))
+        return row | {"factors": {"learning_rate": rate} | factors, "curve": {"tokens": [], "validation": []}}
+
+    rows = [
+        tried("filtered_sft", "low", 1e-4, [0.1, 0.1, 0.1, 0.1, 0.6]),
+        tried("filtered_sft", "high", 9e-4, [0.4, 0.1, 0.1, 0.1, 0.1]),
+        tried("math_only", "low", 1e-4, [0.1, 0.1, 0.1, 0.1, 0.6], domains=["math"]),
+        tried("math_only", "high", 9e-4, [0.4, 0.1, 0.1, 0.1, 0.1], domains=["math"]),
+    ]
+    assert designs.tuned_rates(rows) == {"filtered_sft": "low", "math_only": "high"}
+    supervised, math = designs.tuning(rows, planned[0])
+    assert supervised["tried"] == pytest.approx({1e-4: 20, 9e-4: 16}) and math["tried"][9e-4] == 40
 
 
 def test_the_recipe_is_compared_at_equal_tokens_and_at_equal_operations():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from prorl_study import experiments, params
+from prorl_study import designs, evidence, experiments, params
 from prorl_study.errors import StudyError
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +78,8 @@ def test_the_runs_of_a_turn_go_seed_by_seed_and_a_base_is_made_before_it_is_used
     for plan in plans.values():
         if plan.times_of:
             assert names.index(plan.times_of) < names.index(plan.name), "it needs that run's times"
+        if plan.teacher:
+            assert names.index(plan.teacher) < names.index(plan.name), "it learns from what that run solved"
 
 
 def test_an_arm_differs_from_the_full_recipe_by_what_it_says_and_by_nothing_else(plans, study):
@@ -86,7 +88,7 @@ def test_an_arm_differs_from_the_full_recipe_by_what_it_says_and_by_nothing_else
     for plan in plans.values():
         said = {k: v for k, v in plan.factors.items() if k not in experiments.ARM_KEYS}
         assert asdict(plan.train) == asdict(full) | said
-        if plan.experiment != "tuning":
+        if not plan.experiment.startswith("tuning"):
             assert sum(s.tokens for s in plan.segments) == common["tokens"]
         for segment in plan.segments:
             assert segment.reference == plan.factors.get("reference", "move")
@@ -97,13 +99,27 @@ def test_an_arm_differs_from_the_full_recipe_by_what_it_says_and_by_nothing_else
 
 
 def test_settings_are_tuned_on_seeds_that_no_result_is_reported_from(plans):
-    tuned = {p.seed for p in plans.values() if p.experiment == "tuning"}
-    assert tuned and not tuned & {p.seed for p in plans.values() if p.experiment != "tuning"}
-    rates = [
-        {p.train.learning_rate for p in plans.values() if p.arm.startswith(f"{arm}.")}
-        for arm in ("prorl", "plain_grpo")
-    ]
-    assert all(len(each) == 3 for each in rates)
+    tuned = {p.seed for p in plans.values() if p.experiment in designs.TUNINGS}
+    assert tuned and not tuned & {p.seed for p in plans.values() if p.experiment not in designs.TUNINGS}
+
+
+def test_every_arm_that_a_claim_is_judged_by_has_three_learning_rates_tried(plans):
+    rates: dict[str, set[float]] = {}
+    for plan in plans.values():
+        if plan.experiment in designs.TUNINGS:
+            rates.setdefault(plan.arm.partition(".")[0], set()).add(plan.train.learning_rate)
+    judged = {p.arm for p in plans.values() if p.experiment in evidence.FOR_CLAIMS}
+    assert judged == set(rates) | {"none"}, "none is no_reset at the recipe's rate"
+    assert {arm: len(tried) for arm, tried in rates.items()} == dict.fromkeys(rates, 3) | {
+        "low_temperature": 2  # the third diverged
+    }
+
+
+def test_what_chooses_a_rate_is_no_test_problem(plans):
+    for plan in plans.values():
+        assert (plan.judged_on == "validation") == (plan.experiment == "tuning_rest")
+    supervised = {p.teacher for p in plans.values() if p.experiment == "tuning_rest" and p.teacher}
+    assert supervised == {f"tuning-prorl.middle-main-{seed}" for seed in (101, 102)}
 
 
 def test_resets_at_another_seeds_times_are_where_that_seed_had_them(plans):
@@ -158,6 +174,14 @@ def test_the_screening_is_a_half_fraction_of_resolution_five(plans):
         (lambda c: c["experiments"]["recipe"]["bases"].append("big"), "no such base: big; known: main"),
         (lambda c: c["experiments"]["screening"]["arms"].append("01"), "must have a 0 or a 1 for each of"),
         (lambda c: c["arms"].update(prorl={"lengths": [0.5]}), "lengths=.0.5. must be positive shares"),
+        (
+            lambda c: c["experiments"]["tuning_rest"].update(judged_on="train"),
+            "judged_on='train' must be test or validation",
+        ),
+        (
+            lambda c: c["experiments"]["tuning_rest"].update(teacher="prorl.best"),
+            "no experiment has arm prorl.best on base main with seed 101",
+        ),
         (lambda c: c["arms"].update(prorl={"clip": 1.0}), "no such parameter: clip"),
         (lambda c: c["arms"].update(prorl={"reference": "moved"}), "reference='moved' must be one of"),
     ],

@@ -1,6 +1,8 @@
 """One run of the long experiments on an untrained model: killed and gone on with, and what its row holds."""
 
+import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from prorl_study import experiments, run_targets, runs
 from prorl_study.domains import DOMAINS
 from prorl_study.files import digest, read_log
 from prorl_study.params import PLAIN_ENGINE
+from prorl_study.problems import first_of_each, load_problems
 from prorl_study.sampling import Sampler
 
 
@@ -112,9 +115,24 @@ def test_the_fingerprint_covers_the_seed_but_not_the_name(start):  # noqa: F811
 
     assert of(plan) == of(replace(plan, name="other"))
     assert of(plan) != of(replace(plan, seed=2))
+    assert of(plan) != of(replace(plan, judged_on="validation"))
     assert of(plan) != of(replace(plan, train=replace(tiny.TRAIN, learning_rate=0.1)))
     assert of(plan) != of(plan, sampler=replace(plain, temperature=1.0))
     assert of(plan) != of(plan, engine=replace(PLAIN_ENGINE, evaluation_engine="vllm"))
+
+
+def test_a_run_that_chooses_a_setting_is_judged_on_validation_problems_and_others_on_test_problems(
+    start,  # noqa: F811
+    tmp_path,
+):
+    for split, source in (("test", "train"), ("validation", "validation")):
+        shutil.copy(start / "problems" / f"{source}.parquet", tmp_path / f"{split}.parquet")
+    plain = replace(runs.RunConfig.read(config(start, "judged")), problems=str(tmp_path))
+    for split in ("test", "validation"):
+        ids = [p.id for p in first_of_each(load_problems(tmp_path, split), plain.plan.test_problems)]
+        own = replace(plain, plan=replace(plain.plan, judged_on=split))
+        judged = runs.judge_model(own, start / "base")
+        assert judged["problems_sha256"] == hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
 @pytest.mark.slow
