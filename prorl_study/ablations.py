@@ -225,9 +225,9 @@ def parts(rows: Sequence[Row]) -> list[Panel]:
     )
 
 
-def parts_said(rows: Sequence[Row]) -> str:
-    """Which of the arms of `parts` differ from prorl in their learning rate as well; empty without any."""
-    own = own_rates(_of(from_main(rows), "parts"))
+def rates_said(rows: Sequence[Row], *experiments: str) -> str:
+    """Which arms of `experiments` differ from prorl in their learning rate as well; empty without any."""
+    own = own_rates(_of(from_main(rows), *experiments))
     named = ", ".join(f"{arm} ({rate:g})" for arm, rate in sorted(own.items()))
     said = f" Not at prorl's learning rate, so that their difference may be that of the rates: {named}."
     return said if own else ""

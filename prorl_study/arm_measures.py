@@ -113,7 +113,8 @@ def over_supervised(results: Results, aim: Aim) -> Outcome:
     found = differences_at_equal_cost(results.runs, "prorl", "filtered_sft")
     if len(found) < LEAST_PAIRS:
         return _missing("arms prorl and filtered_sft", len(found))
-    return _outcome(found, aim, "prorl against filtered_sft at equal operations", _problems(results))
+    detail = f"prorl against filtered_sft at equal operations{_rates(results, 'prorl', 'filtered_sft')}"
+    return _outcome(found, aim, detail, _problems(results))
 
 
 SPECIALISTS = {"math": "math_only", "code": "code_only"}
@@ -140,7 +141,8 @@ def generalist(results: Results, aim: Aim) -> Outcome:
     if fewest < LEAST_PAIRS:
         return _missing(f"arms prorl, {' and '.join(SPECIALISTS.values())}", fewest)
     where = min(found, key=lambda domain: found[domain].mean())
-    return _outcome(found[where], aim, f"the smallest is {where}", _problems(results))
+    detail = f"the smallest is {where}{_rates(results, SPECIALISTS[where])}"
+    return _outcome(found[where], aim, detail, _problems(results))
 
 
 def control(results: Results, aim: Aim, arm: str, kind: str) -> Outcome:
@@ -157,4 +159,5 @@ def control(results: Results, aim: Aim, arm: str, kind: str) -> Outcome:
     )
     if len(gains) < LEAST_PAIRS:
         return _missing(f"the control {arm}", len(gains))
-    return _outcome(aim.margin - gains, aim, f"gain {gains.mean():+.1f} points", _problems(results))
+    detail = f"gain {gains.mean():+.1f} points{_rates(results, arm)}"
+    return _outcome(aim.margin - gains, aim, detail, _problems(results))

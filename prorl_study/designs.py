@@ -40,7 +40,11 @@ def _at_the_end(row: Row) -> float:
     return score(row["ends"][-1], domains=row["factors"].get("domains"))
 
 
-TUNINGS = {"tuning": ("checks", _late_checks), "tuning_rest": ("end", _at_the_end)}
+TUNINGS = {
+    "tuning": ("checks", _late_checks),
+    "tuning_rest": ("end", _at_the_end),
+    "tuning_edge": ("end", _at_the_end),
+}
 """What chooses among learning rates, its name and its value (percent): the mean of a run's last quarter of
 checks; where an arm makes none, or has too few answers in them, the validation problems solved at its end."""
 

@@ -265,9 +265,9 @@ def test_parts_are_compared_from_the_base_and_resets_from_the_plateau():
     rows += [run("reset", "none", [50.0], seed) | plateau for seed in (1, 2)]
     strict, entropy = ablations.parts(rows)
     assert [(line.name, line.value) for line in strict.lines] == [("minus no_reset", 12.5)]
-    assert ablations.parts_said(rows) == ""
+    assert ablations.rates_said(rows, "parts") == ""
     rows[2] |= {"factors": {"learning_rate": 9e-4}}
-    assert ablations.parts_said(rows).endswith("be that of the rates: no_reset (0.0009).")
+    assert ablations.rates_said(rows, "parts").endswith("be that of the rates: no_reset (0.0009).")
     assert entropy.unit == "nats" and entropy.lines[0].value == 0
     assert [(line.name, line.value) for line in ablations.resets(rows)[0].lines] == [("prorl", -25.0)]
 

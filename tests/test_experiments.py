@@ -110,15 +110,16 @@ def test_every_arm_that_a_claim_is_judged_by_has_three_learning_rates_tried(plan
             rates.setdefault(plan.arm.partition(".")[0], set()).add(plan.train.learning_rate)
     judged = {p.arm for p in plans.values() if p.experiment in evidence.FOR_CLAIMS}
     assert judged == set(rates) | {"none"}, "none is no_reset at the recipe's rate"
-    assert {arm: len(tried) for arm, tried in rates.items()} == dict.fromkeys(rates, 3) | {
-        "low_temperature": 2  # the third diverged
-    }
+    counts = {arm: len(tried) for arm, tried in rates.items()}
+    assert counts.pop("low_temperature") == 2, "the third diverged"
+    assert all(count >= 3 for count in counts.values())
 
 
 def test_what_chooses_a_rate_is_no_test_problem(plans):
+    at_the_end = {name for name, (by, _) in designs.TUNINGS.items() if by == "end"}
     for plan in plans.values():
-        assert (plan.judged_on == "validation") == (plan.experiment == "tuning_rest")
-    supervised = {p.teacher for p in plans.values() if p.experiment == "tuning_rest" and p.teacher}
+        assert (plan.judged_on == "validation") == (plan.experiment in at_the_end)
+    supervised = {p.teacher for p in plans.values() if p.experiment in at_the_end and p.teacher}
     assert supervised == {f"tuning-prorl.middle-main-{seed}" for seed in (101, 102)}
 
 
