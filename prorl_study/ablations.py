@@ -35,6 +35,7 @@ from prorl_study.evidence import (
     differences_at_equal_cost,
     final_score,
     fit_curve,
+    for_claims,
     gains_at_equal_domain_tokens,
     pairs,
     score,
@@ -231,6 +232,18 @@ def rates_said(rows: Sequence[Row], *experiments: str) -> str:
     named = ", ".join(f"{arm} ({rate:g})" for arm, rate in sorted(own.items()))
     said = f" Not at prorl's learning rate, so that their difference may be that of the rates: {named}."
     return said if own else ""
+
+
+def tuned(rows: Sequence[Row]) -> list[Panel]:
+    """Arms at a learning rate of their own minus the same at the recipe's, which `evidence/params.yaml` plans
+    as `none` or with `_3e-4` behind their name: whether a rate that was tuned on half the budget holds on all
+    of it."""
+    runs = from_main(for_claims(rows))
+    compared = [(arm, {"no_reset": "none"}.get(arm, f"{arm}_3e-4")) for arm in sorted(own_rates(runs))]
+    values = [(arm, differences(runs, arm, other)) for arm, other in compared]
+    lines = [line for name, found in values for line in over_seeds(name, found)]
+    title = "Strict score at the tuned learning rate minus at the recipe's"
+    return present([Panel(title, "points", SEEDS, lines)])
 
 
 def resets(rows: Sequence[Row]) -> list[Panel]:

@@ -104,6 +104,7 @@ def sections(rows, plan, bases):
     panels = {
         "recipe": ablations.recipe(rows),
         "fitted": ablations.fitted(fits),
+        "tuned": ablations.tuned(rows),
         "parts": ablations.parts(rows),
         "screening": designs.screening(rows, body),
         "resets": ablations.resets(rows),
@@ -211,6 +212,21 @@ def test_an_arm_without_checks_is_tuned_by_what_it_solves_of_its_own_domains_at_
     assert designs.tuned_rates(rows) == {"filtered_sft": "low", "math_only": "high"}
     supervised, math = designs.tuning(rows, planned[0])
     assert supervised["tried"] == pytest.approx({1e-4: 20, 9e-4: 16}) and math["tried"][9e-4] == 40
+
+
+def test_an_arm_at_its_tuned_rate_is_set_against_itself_at_the_recipes():
+    own = {"factors": {"learning_rate": 9e-4}, "last": {}}
+    rows = [run("parts", "none", [62.5], seed) for seed in (1, 2)]
+    rows += [run("parts", "no_reset", [50.0], seed, **own) for seed in (1, 2)]
+    rows += [run("controls", "filtered_sft", [62.5], seed, **own) for seed in (1, 2)]
+    rows += [run("controls", "filtered_sft_3e-4", [50.0], seed, last={}) for seed in (1, 2)]
+    rows += [run("ladder_rate", "prorl.low", [60.0], 1, **own)]
+    (panel,) = ablations.tuned(rows)
+    assert [(line.name, pytest.approx(line.value)) for line in panel.lines] == [
+        ("filtered_sft", 12.5),
+        ("no_reset", -12.5),
+    ]
+    assert ablations.tuned(rows[:2]) == [], "no arm has a rate of its own"
 
 
 def test_the_recipe_is_compared_at_equal_tokens_and_at_equal_operations():
