@@ -46,7 +46,7 @@ TUNINGS = {
     "tuning_edge": ("end", _at_the_end),
 }
 """What chooses among learning rates, its name and its value (percent): the mean of a run's last quarter of
-checks; where an arm makes none, or has too few answers in them, the validation problems solved at its end."""
+checks; where some arms make none, the validation problems solved at a run's end, of its own domains."""
 
 
 def _tried(rows: Sequence[Row]) -> dict[str, dict[str, tuple[float, float]]]:
