@@ -354,7 +354,7 @@ def ladder(rows: Sequence[Row], bases: Iterable[str], seed: int, resamples: int)
     a run of the ladder is there."""
     named: dict[str, list[Row]] = {}
     for base in bases if _of(rows, "ladder") else ():
-        for row in _of(rows, "ladder", "ladder_rate", *RECIPE):
+        for row in [*_of(rows, "ladder", *RECIPE), *_of(rows, "ladder_rate")]:
             if row["base"] == base:
                 arm, _, variant = row["arm"].partition(".")
                 name = f"{base} at {row['factors']['learning_rate']:g}" if variant else base
