@@ -235,12 +235,20 @@ def rates_said(rows: Sequence[Row], *experiments: str) -> str:
 
 
 def tuned(rows: Sequence[Row]) -> list[Panel]:
-    """Arms at a learning rate of their own minus the same at the recipe's, which `evidence/params.yaml` plans
-    as `none` or with `_3e-4` behind their name: whether a rate that was tuned on half the budget holds on all
-    of it."""
+    """Arms at a learning rate of their own minus the arm that is the same but for the rate, at the recipe's:
+    whether a rate that was tuned on half the budget holds on all of it."""
     runs = from_main(for_claims(rows))
-    compared = [(arm, {"no_reset": "none"}.get(arm, f"{arm}_3e-4")) for arm in sorted(own_rates(runs))]
-    values = [(arm, differences(runs, arm, other)) for arm, other in compared]
+    changes = {row["arm"]: row["factors"] for row in runs}
+    rate_apart = {
+        arm: {key: value for key, value in changes[arm].items() if key != "learning_rate"}
+        for arm in sorted(own_rates(runs))
+    }
+    values = [
+        (arm, differences(runs, arm, other))
+        for arm, rest in rate_apart.items()
+        for other in changes
+        if changes[other] == rest
+    ]
     lines = [line for name, found in values for line in over_seeds(name, found)]
     title = "Strict score at the tuned learning rate minus at the recipe's"
     return present([Panel(title, "points", SEEDS, lines)])

@@ -88,7 +88,7 @@ def row_of(plan: experiments.RunPlan) -> dict:
     boundary |= {"before": figures_at, "after": figures_at | {"step_size": 0.6}}
     made = run(plan.experiment, plan.arm, [level / 2, level - 6, level - 2, level], plan.seed, plan.base)
     return made | {
-        "factors": plan.factors | {"learning_rate": plan.train.learning_rate, "kl_beta": plan.train.kl_beta},
+        "factors": plan.factors,
         "branched": plan.branched,
         "curve": {"tokens": tokens.tolist(), "validation": (rise / 100).tolist()},
         "last": {"entropy": 0.1 + wobble / 100, "reward": 0.5, "kl_share": 0.002},
@@ -215,12 +215,14 @@ def test_an_arm_without_checks_is_tuned_by_what_it_solves_of_its_own_domains_at_
 
 
 def test_an_arm_at_its_tuned_rate_is_set_against_itself_at_the_recipes():
-    own = {"factors": {"learning_rate": 9e-4}, "last": {}}
-    rows = [run("parts", "none", [62.5], seed) for seed in (1, 2)]
-    rows += [run("parts", "no_reset", [50.0], seed, **own) for seed in (1, 2)]
-    rows += [run("controls", "filtered_sft", [62.5], seed, **own) for seed in (1, 2)]
-    rows += [run("controls", "filtered_sft_3e-4", [50.0], seed, last={}) for seed in (1, 2)]
-    rows += [run("ladder_rate", "prorl.low", [60.0], 1, **own)]
+    def tried(experiment, arm, percent, **factors):
+        return [run(experiment, arm, [percent], seed, factors=factors, last={}) for seed in (1, 2)]
+
+    rows = tried("parts", "none", 62.5, optimizer="keep")
+    rows += tried("parts", "no_reset", 50.0, optimizer="keep", learning_rate=9e-4)
+    rows += tried("controls", "filtered_sft", 62.5, learner="filtered", learning_rate=9e-4)
+    rows += tried("controls", "filtered_sft_3e-4", 50.0, learner="filtered")
+    rows += tried("ladder_rate", "prorl.low", 60.0, learning_rate=9e-4)
     (panel,) = ablations.tuned(rows)
     assert [(line.name, pytest.approx(line.value)) for line in panel.lines] == [
         ("filtered_sft", 12.5),

@@ -109,9 +109,8 @@ def test_every_arm_that_a_claim_is_judged_by_has_three_learning_rates_tried(plan
         if plan.experiment in designs.TUNINGS:
             rates.setdefault(plan.arm.partition(".")[0], set()).add(plan.train.learning_rate)
     judged = {p.arm for p in plans.values() if p.experiment in evidence.FOR_CLAIMS}
-    again = {"none"} | {
-        arm for arm in judged if arm.endswith("_3e-4")
-    }  # what has been tuned, at the recipe's rate
+    # What has been tuned, at the recipe's rate once more.
+    again = {"none"} | {arm for arm in judged if arm.endswith("_3e-4")}
     assert judged == set(rates) | again
     assert {p.train.learning_rate for p in plans.values() if p.arm in again} == {3e-4}
     counts = {arm: len(tried) for arm, tried in rates.items()}
